@@ -1,0 +1,4 @@
+//! The rules of a room, seen from outside the crate: tables of cases and properties.
+
+mod building;
+mod world;
