@@ -53,3 +53,9 @@ CREATE TABLE invitations (
     PRIMARY KEY (user_nid, room_nid)
 ) /*clustered*/;
 CREATE INDEX invitations_by_pos ON invitations (user_nid, pos);
+
+-- An instance that missed news asks by position alone.
+CREATE INDEX receipts_by_pos_alone ON receipts (pos);
+CREATE INDEX account_data_by_pos_alone ON account_data (pos);
+CREATE INDEX to_device_by_pos_alone ON to_device (pos);
+CREATE INDEX invitations_by_pos_alone ON invitations (pos);

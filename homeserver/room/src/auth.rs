@@ -34,10 +34,7 @@ pub struct Refusal {
 
 impl Refusal {
     pub fn new(event_id: &EventId, reason: impl Into<String>) -> Self {
-        Self {
-            event_id: event_id.to_owned(),
-            reason: reason.into(),
-        }
+        Self { event_id: event_id.to_owned(), reason: reason.into() }
     }
 }
 
@@ -56,11 +53,7 @@ pub fn check_state_independent(
 
 /// Checks whether a state of the room allows the event. `state` gives the event at a type and
 /// state key, if there is one; it is asked only for what [`crate::build::auth_types`] lists.
-pub fn check(
-    event: &Pdu,
-    rules: &Rules,
-    state: impl Fn(&str, &str) -> Option<Arc<Pdu>>,
-) -> Result<(), Refusal> {
+pub fn check(event: &Pdu, rules: &Rules, state: impl Fn(&str, &str) -> Option<Arc<Pdu>>) -> Result<(), Refusal> {
     let state = |kind: &StateEventType, key: &str| state(kind::of_auth_state(kind), key);
     check_state_dependent_auth_rules(&rules.authorization, event, state)
         .map_err(|reason| Refusal::new(&event.event_id, reason))

@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId,
-    OwnedRoomId, OwnedUserId, ServerName, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
+    OwnedUserId, ServerName, UserId,
     canonical_json::RedactingSerializer,
     events::TimelineEventType,
     signatures::{Ed25519KeyPair, JsonError, KeyPair, add_content_hash_to_event, reference_hash},
@@ -21,8 +21,7 @@ use serde_json::value::RawValue;
 use crate::{
     canonical::{self, NotCanonical},
     event::{
-        AUTH_EVENTS_MAX, Damaged, IDENTIFIER_BYTES_MAX, PDU_BYTES_MAX, PREV_EVENTS_MAX, Pdu, kind,
-        room_id_of_create,
+        AUTH_EVENTS_MAX, Damaged, IDENTIFIER_BYTES_MAX, PDU_BYTES_MAX, PREV_EVENTS_MAX, Pdu, kind, room_id_of_create,
     },
     versions::{self, Rules},
 };
@@ -44,13 +43,7 @@ pub struct Draft {
 impl Draft {
     /// A message or any other event that is not state.
     pub fn message(kind: impl Into<String>, sender: OwnedUserId, content: Box<RawValue>) -> Self {
-        Self {
-            kind: kind.into(),
-            sender,
-            state_key: None,
-            content,
-            redacts: None,
-        }
+        Self { kind: kind.into(), sender, state_key: None, content, redacts: None }
     }
 
     /// A state event.
@@ -61,13 +54,7 @@ impl Draft {
         content: Box<RawValue>,
     ) -> Self {
         let kind = kind.into();
-        Self {
-            kind,
-            sender,
-            state_key: Some(state_key.into()),
-            content,
-            redacts: None,
-        }
+        Self { kind, sender, state_key: Some(state_key.into()), content, redacts: None }
     }
 }
 
@@ -117,12 +104,7 @@ pub enum BuildError {
 }
 
 /// Hashes, signs and names an event.
-pub fn build(
-    draft: &Draft,
-    place: &Place,
-    signer: Signer<'_>,
-    rules: &Rules,
-) -> Result<Pdu, BuildError> {
+pub fn build(draft: &Draft, place: &Place, signer: Signer<'_>, rules: &Rules) -> Result<Pdu, BuildError> {
     let mut object = unsigned_object(draft, place, rules)?;
     add_content_hash_to_event(&mut object)?;
     finish(object, place.room_id.clone(), signer, rules)
@@ -189,18 +171,11 @@ pub fn auth_types(
 ) -> Result<Vec<(&'static str, String)>, String> {
     let kind = TimelineEventType::from(kind);
     let types = auth_types_for_event(&kind, sender, state_key, content, &rules.authorization)?;
-    Ok(types
-        .into_iter()
-        .map(|(kind, key)| (kind::of_auth_state(&kind), key))
-        .collect())
+    Ok(types.into_iter().map(|(kind, key)| (kind::of_auth_state(&kind), key)).collect())
 }
 
 /// The event as an object, checked against the limits that can be checked before signing.
-fn unsigned_object(
-    draft: &Draft,
-    place: &Place,
-    rules: &Rules,
-) -> Result<CanonicalJsonObject, BuildError> {
+fn unsigned_object(draft: &Draft, place: &Place, rules: &Rules) -> Result<CanonicalJsonObject, BuildError> {
     check_limits(draft, place)?;
     let mut content = canonical::parse(draft.content.get().as_bytes())?;
     let mut object = CanonicalJsonObject::new();
@@ -247,10 +222,9 @@ fn check_limits(draft: &Draft, place: &Place) -> Result<(), BuildError> {
             return Err(BuildError::NulByte { field });
         }
     }
-    for (field, list, most) in [
-        ("prev_events", &place.prev_events, PREV_EVENTS_MAX),
-        ("auth_events", &place.auth_events, AUTH_EVENTS_MAX),
-    ] {
+    for (field, list, most) in
+        [("prev_events", &place.prev_events, PREV_EVENTS_MAX), ("auth_events", &place.auth_events, AUTH_EVENTS_MAX)]
+    {
         if list.len() > most {
             return Err(BuildError::TooMany { field, most });
         }
@@ -272,29 +246,22 @@ fn finish(
         .serialize(&object)
         .map_err(JsonError::from)?;
     let signature = signer.key.sign(essential.as_bytes());
-    let signatures = object
-        .entry("signatures".to_owned())
-        .or_insert_with(|| CanonicalJsonValue::Object(BTreeMap::new()));
+    let signatures =
+        object.entry("signatures".to_owned()).or_insert_with(|| CanonicalJsonValue::Object(BTreeMap::new()));
     if let CanonicalJsonValue::Object(servers) = signatures {
-        let keys = servers
-            .entry(signer.server.to_string())
-            .or_insert_with(|| CanonicalJsonValue::Object(BTreeMap::new()));
+        let keys =
+            servers.entry(signer.server.to_string()).or_insert_with(|| CanonicalJsonValue::Object(BTreeMap::new()));
         if let CanonicalJsonValue::Object(keys) = keys {
-            keys.insert(
-                signature.id(),
-                CanonicalJsonValue::String(signature.base64()),
-            );
+            keys.insert(signature.id(), CanonicalJsonValue::String(signature.base64()));
         }
     }
-    let event_id = EventId::parse(format!("${}", reference_hash(&object, rules)?))
-        .expect("a hash after a `$` is an event id");
+    let event_id =
+        EventId::parse(format!("${}", reference_hash(&object, rules)?)).expect("a hash after a `$` is an event id");
     let json = canonical::write(&object);
     if json.len() > PDU_BYTES_MAX {
         return Err(BuildError::TooLarge { bytes: json.len() });
     }
-    let room_id = room_id
-        .or_else(|| room_id_of_create(&event_id))
-        .ok_or(BuildError::RoomMissing)?;
+    let room_id = room_id.or_else(|| room_id_of_create(&event_id)).ok_or(BuildError::RoomMissing)?;
     Ok(Pdu::from_stored(event_id, room_id, json, rules)?)
 }
 
@@ -303,8 +270,6 @@ fn id_list(ids: &[OwnedEventId]) -> CanonicalJsonValue {
 }
 
 fn integer(value: u64) -> CanonicalJsonValue {
-    let value = i64::try_from(value)
-        .ok()
-        .and_then(|value| ruma::Int::new(value));
+    let value = i64::try_from(value).ok().and_then(|value| ruma::Int::new(value));
     CanonicalJsonValue::Integer(value.expect("capped at 2^53 - 1"))
 }

@@ -24,16 +24,11 @@ pub struct NotCanonical(#[from] serde_json::Error);
 /// Reads one JSON object. Never panics, whatever the bytes.
 pub fn parse(bytes: &[u8]) -> Result<CanonicalJsonObject, NotCanonical> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Nested {
-        levels_left: NESTING_MAX,
-    }
-    .deserialize(&mut reader)?;
+    let value = Nested { levels_left: NESTING_MAX }.deserialize(&mut reader)?;
     reader.end()?;
     match value {
         CanonicalJsonValue::Object(object) => Ok(object),
-        _ => Err(NotCanonical(serde_json::Error::custom(
-            "expected an object",
-        ))),
+        _ => Err(NotCanonical(serde_json::Error::custom("expected an object"))),
     }
 }
 
@@ -79,15 +74,11 @@ impl<'de> Visitor<'de> for Nested {
     }
 
     fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Self::Value, E> {
-        Int::try_from(value)
-            .map(CanonicalJsonValue::Integer)
-            .map_err(|_| E::custom(TOO_LARGE))
+        Int::try_from(value).map(CanonicalJsonValue::Integer).map_err(|_| E::custom(TOO_LARGE))
     }
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Self::Value, E> {
-        Int::try_from(value)
-            .map(CanonicalJsonValue::Integer)
-            .map_err(|_| E::custom(TOO_LARGE))
+        Int::try_from(value).map(CanonicalJsonValue::Integer).map_err(|_| E::custom(TOO_LARGE))
     }
 
     fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Self::Value, E> {
@@ -147,10 +138,7 @@ mod tests {
         (r#"{"本": 2, "日": 1}"#, r#"{"日":1,"本":2}"#),
         (r#"{"a": "\u65E5"}"#, r#"{"a":"日"}"#),
         (r#"{"a": null}"#, r#"{"a":null}"#),
-        (
-            r#"{"a": -5, "b": 9007199254740991}"#,
-            r#"{"a":-5,"b":9007199254740991}"#,
-        ),
+        (r#"{"a": -5, "b": 9007199254740991}"#, r#"{"a":-5,"b":9007199254740991}"#),
     ];
 
     #[test]
@@ -188,13 +176,7 @@ mod tests {
 
     #[test]
     fn nesting_is_allowed_up_to_the_bound_and_no_further() {
-        let nested = |levels: usize| {
-            format!(
-                "{{\"a\":{}{}}}",
-                "[".repeat(levels - 1),
-                "]".repeat(levels - 1)
-            )
-        };
+        let nested = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
         assert!(parse(nested(NESTING_MAX).as_bytes()).is_ok());
         assert!(parse(nested(NESTING_MAX + 1).as_bytes()).is_err());
         assert!(parse(nested(1_000_000).as_bytes()).is_err());

@@ -15,8 +15,8 @@ mod stripped;
 use std::fmt;
 
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt,
-    UserId, events::TimelineEventType, state_res::Event,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
+    events::TimelineEventType, state_res::Event,
 };
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
@@ -117,9 +117,7 @@ impl Pdu {
                 if rules.redaction.content_field_redacts {
                     redacts_of_content(fields.content)
                 } else {
-                    fields
-                        .redacts
-                        .and_then(|id| serde_json::from_str(id.get()).ok())
+                    fields.redacts.and_then(|id| serde_json::from_str(id.get()).ok())
                 }
             })
             .flatten();
@@ -181,9 +179,7 @@ fn redacts_of_content(content: &RawValue) -> Option<OwnedEventId> {
     struct Content {
         redacts: OwnedEventId,
     }
-    serde_json::from_str::<Content>(content.get())
-        .ok()
-        .map(|content| content.redacts)
+    serde_json::from_str::<Content>(content.get()).ok().map(|content| content.redacts)
 }
 
 /// Shows who and what, never the content.

@@ -30,10 +30,7 @@ pub struct State {
 impl State {
     /// The event at a state key.
     pub fn get(&self, key: StateKeyNumber) -> Option<EventNumber> {
-        let at = self
-            .entries
-            .binary_search_by_key(&key, |entry| entry.0)
-            .ok()?;
+        let at = self.entries.binary_search_by_key(&key, |entry| entry.0).ok()?;
         Some(self.entries[at].1)
     }
 
@@ -102,8 +99,6 @@ impl State {
 impl FromIterator<(StateKeyNumber, EventNumber)> for State {
     /// Collects in any order; of two events at one key the later one stays.
     fn from_iter<I: IntoIterator<Item = (StateKeyNumber, EventNumber)>>(entries: I) -> Self {
-        Self {
-            entries: layer::sorted(entries),
-        }
+        Self { entries: layer::sorted(entries) }
     }
 }

@@ -76,10 +76,7 @@ pub fn room_id_is_create_hash(rules: &Rules) -> bool {
 
 /// The state resolution rules. Every version we understand uses the second algorithm.
 pub fn state_resolution(rules: &Rules) -> &StateResolutionV2Rules {
-    rules
-        .state_res
-        .v2_rules()
-        .unwrap_or(&StateResolutionV2Rules::V2_0)
+    rules.state_res.v2_rules().unwrap_or(&StateResolutionV2Rules::V2_0)
 }
 
 #[cfg(test)]
@@ -111,10 +108,7 @@ mod tests {
 
     #[test]
     fn only_version_twelve_names_rooms_by_their_create_event() {
-        let hashed: Vec<_> = UNDERSTOOD
-            .iter()
-            .filter(|v| room_id_is_create_hash(rules(v).unwrap()))
-            .collect();
+        let hashed: Vec<_> = UNDERSTOOD.iter().filter(|v| room_id_is_create_hash(rules(v).unwrap())).collect();
         assert_eq!(hashed, [&RoomVersionId::V12]);
     }
 }

@@ -1,1 +1,53 @@
-//! See Cargo.toml.
+//! Every rule of the homeserver that needs IO.
+//!
+//! One struct a noun, cheap to clone, made once in [`Services::start`] with what it depends on: the arrows between services are the
+//! arguments of their constructors, and they never form a circle. Services know nothing of HTTP: what they take and return are
+//! plain values, events and the specification's own content types. Nothing here is reached from below ([`storage`], [`room`]).
+//!
+//! Floors, lowest first: `clock error notify federation::signing` → `context` → `accounts devices keys to_device account_data profiles
+//! receipts typing presence media appservices push federation` → `timeline` → `rooms incoming sync`.
+
+pub mod accounts;
+pub mod clock;
+pub mod context;
+pub mod error;
+pub mod federation;
+pub mod notify;
+
+pub use context::Context;
+pub use error::{Error, Result};
+
+use std::{ops::Deref, sync::Arc};
+
+/// The handle given to routes: every service by its noun. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Services(Arc<All>);
+
+/// The services.
+#[derive(Debug)]
+pub struct All {
+    /// Accounts and access tokens.
+    pub accounts: accounts::Accounts,
+    /// Other servers.
+    pub federation: federation::Federation,
+}
+
+impl Services {
+    /// Make every service, the lowest floor first.
+    ///
+    /// # Errors
+    /// What a service's start may meet.
+    pub async fn start(cx: Context) -> Result<Self> {
+        let accounts = accounts::Accounts::new(cx.clone());
+        let federation = federation::Federation::new(cx);
+        Ok(Self(Arc::new(All { accounts, federation })))
+    }
+}
+
+impl Deref for Services {
+    type Target = All;
+
+    fn deref(&self) -> &All {
+        &self.0
+    }
+}

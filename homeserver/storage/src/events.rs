@@ -186,46 +186,85 @@ pub fn unpack(bytes: &[u8]) -> Vec<i64> {
     numbers
 }
 
-sql!(INSERT, "
+sql!(
+    INSERT,
+    "
     INSERT INTO events (nid, event_id, room_nid, depth, flags, visible, sender_nid, state_key_nid, ts, state_nid,
         state_after_nid, auth, codec, body)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-    ON CONFLICT (event_id) DO NOTHING");
-sql!(BY_IDS, "
+    ON CONFLICT (event_id) DO NOTHING"
+);
+sql!(
+    BY_IDS,
+    "
     SELECT nid, event_id, room_nid, depth, flags, state_nid, state_after_nid, auth, codec, body
-    FROM events WHERE event_id IN (SELECT value FROM json_each($1))");
-sql!(BY_NIDS, "
+    FROM events WHERE event_id IN (SELECT value FROM json_each($1))"
+);
+sql!(
+    BY_NIDS,
+    "
     SELECT nid, event_id, room_nid, depth, flags, state_nid, state_after_nid, auth, codec, body
-    FROM events WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))");
-sql!(NIDS_BY_IDS, "
-    SELECT event_id, nid FROM events WHERE event_id IN (SELECT value FROM json_each($1))");
-sql!(IDS_BY_NIDS, "
-    SELECT nid, event_id FROM events WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))");
-sql!(AUTH_BY_NIDS, "
-    SELECT nid, auth FROM events WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))");
-sql!(BEFORE, "
+    FROM events WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
+);
+sql!(
+    NIDS_BY_IDS,
+    "
+    SELECT event_id, nid FROM events WHERE event_id IN (SELECT value FROM json_each($1))"
+);
+sql!(
+    IDS_BY_NIDS,
+    "
+    SELECT nid, event_id FROM events WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
+);
+sql!(
+    AUTH_BY_NIDS,
+    "
+    SELECT nid, auth FROM events WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
+);
+sql!(
+    BEFORE,
+    "
     SELECT nid, event_id, room_nid, depth, flags, state_nid, state_after_nid, auth, codec, body
     FROM events WHERE room_nid = $1 AND visible AND (depth, nid) < ($2, $3)
-    ORDER BY depth DESC, nid DESC LIMIT $4");
-sql!(AFTER, "
+    ORDER BY depth DESC, nid DESC LIMIT $4"
+);
+sql!(
+    AFTER,
+    "
     SELECT nid, event_id, room_nid, depth, flags, state_nid, state_after_nid, auth, codec, body
     FROM events WHERE room_nid = $1 AND visible AND (depth, nid) > ($2, $3)
-    ORDER BY depth, nid LIMIT $4");
-sql!(BY_TIME_FORWARD, "
+    ORDER BY depth, nid LIMIT $4"
+);
+sql!(
+    BY_TIME_FORWARD,
+    "
     SELECT nid, event_id, room_nid, depth, flags, state_nid, state_after_nid, auth, codec, body
-    FROM events WHERE room_nid = $1 AND visible AND ts >= $2 ORDER BY ts, depth, nid LIMIT 1");
-sql!(BY_TIME_BACKWARD, "
+    FROM events WHERE room_nid = $1 AND visible AND ts >= $2 ORDER BY ts, depth, nid LIMIT 1"
+);
+sql!(
+    BY_TIME_BACKWARD,
+    "
     SELECT nid, event_id, room_nid, depth, flags, state_nid, state_after_nid, auth, codec, body
-    FROM events WHERE room_nid = $1 AND visible AND ts <= $2 ORDER BY ts DESC, depth DESC, nid DESC LIMIT 1");
+    FROM events WHERE room_nid = $1 AND visible AND ts <= $2 ORDER BY ts DESC, depth DESC, nid DESC LIMIT 1"
+);
 sql!(SET_BODY, "UPDATE events SET flags = $2, codec = $3, body = $4 WHERE nid = $1");
-sql!(SET_PLACE, "
-    UPDATE events SET flags = $2, visible = $3, state_nid = $4, state_after_nid = $5 WHERE nid = $1");
-sql!(MISSING_PUT, "
+sql!(
+    SET_PLACE,
+    "
+    UPDATE events SET flags = $2, visible = $3, state_nid = $4, state_after_nid = $5 WHERE nid = $1"
+);
+sql!(
+    MISSING_PUT,
+    "
     INSERT INTO missing_events (room_nid, event_id, child_nid, depth) VALUES ($1, $2, $3, $4)
-    ON CONFLICT (room_nid, event_id, child_nid) DO NOTHING");
+    ON CONFLICT (room_nid, event_id, child_nid) DO NOTHING"
+);
 sql!(MISSING_FOUND, "DELETE FROM missing_events WHERE room_nid = $1 AND event_id = $2");
-sql!(MISSING, "
-    SELECT event_id, child_nid, depth FROM missing_events WHERE room_nid = $1 ORDER BY depth DESC LIMIT $2");
+sql!(
+    MISSING,
+    "
+    SELECT event_id, child_nid, depth FROM missing_events WHERE room_nid = $1 ORDER BY depth DESC LIMIT $2"
+);
 
 /// Store an event. False when it was stored before.
 ///
@@ -234,9 +273,22 @@ sql!(MISSING, "
 pub async fn insert(tx: &mut Tx, event: &NewEvent) -> Result<bool> {
     let (codec, body) = encode(&event.body);
     let rows = execute!(
-        tx, INSERT, event.nid, event.event_id.as_str(), event.room_nid, event.depth, event.flags, event.visible,
-        event.sender_nid, event.state_key_nid, event.ts, event.state_nid, event.state_after_nid, pack(&event.auth),
-        codec, body,
+        tx,
+        INSERT,
+        event.nid,
+        event.event_id.as_str(),
+        event.room_nid,
+        event.depth,
+        event.flags,
+        event.visible,
+        event.sender_nid,
+        event.state_key_nid,
+        event.ts,
+        event.state_nid,
+        event.state_after_nid,
+        pack(&event.auth),
+        codec,
+        body,
     )?;
     Ok(rows == 1)
 }

@@ -18,6 +18,7 @@ pub mod events;
 pub mod numbers;
 pub mod rooms;
 pub mod states;
+pub mod streams;
 pub mod timeline;
 
 pub use error::{Error, Result};

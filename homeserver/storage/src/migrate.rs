@@ -1,6 +1,6 @@
 //! Brings a database's schema up to date. The files stand in `migrations/`; its README says what they may contain.
 
-use sqlx::{Executor as _, AssertSqlSafe, SqlSafeStr as _};
+use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 
 use crate::{Error, Result, Store, Tx, store::Connection};
 
@@ -63,10 +63,7 @@ pub(crate) async fn run(store: &Store) -> Result<()> {
         let shared = if tx.is_postgres() { step.shared.to_owned() } else { for_sqlite(step.shared) };
         run_text(&mut tx, shared).await?;
         run_text(&mut tx, own.to_owned()).await?;
-        let record = format!(
-            "INSERT INTO schema_version (number, name) VALUES ({}, '{}')",
-            step.number, step.name
-        );
+        let record = format!("INSERT INTO schema_version (number, name) VALUES ({}, '{}')", step.number, step.name);
         run_text(&mut tx, record).await?;
     }
     tx.commit().await?;

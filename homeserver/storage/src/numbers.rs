@@ -5,9 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-    },
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use ruma::{ServerName, UserId};
@@ -57,29 +55,53 @@ impl Family {
     }
 }
 
-sql!(RESERVE, "
+sql!(
+    RESERVE,
+    "
     INSERT INTO counters (name, value) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET value = counters.value + $2
-    RETURNING value");
+    RETURNING value"
+);
 sql!(SERVER_PUT, "INSERT INTO servers (nid, name) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING");
-sql!(SERVERS_BY_NAME, "
-    SELECT nid, name FROM servers WHERE name IN (SELECT value FROM json_each($1))");
-sql!(SERVERS_BY_NID, "
-    SELECT nid, name FROM servers WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))");
-sql!(USER_PUT, "
+sql!(
+    SERVERS_BY_NAME,
+    "
+    SELECT nid, name FROM servers WHERE name IN (SELECT value FROM json_each($1))"
+);
+sql!(
+    SERVERS_BY_NID,
+    "
+    SELECT nid, name FROM servers WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
+);
+sql!(
+    USER_PUT,
+    "
     INSERT INTO users (nid, user_id, server_nid, is_local) VALUES ($1, $2, $3, $4)
-    ON CONFLICT (user_id) DO NOTHING");
-sql!(USERS_BY_NAME, "
-    SELECT nid, user_id FROM users WHERE user_id IN (SELECT value FROM json_each($1))");
-sql!(USERS_BY_NID, "
-    SELECT nid, user_id FROM users WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))");
-sql!(KEY_PUT, "
+    ON CONFLICT (user_id) DO NOTHING"
+);
+sql!(
+    USERS_BY_NAME,
+    "
+    SELECT nid, user_id FROM users WHERE user_id IN (SELECT value FROM json_each($1))"
+);
+sql!(
+    USERS_BY_NID,
+    "
+    SELECT nid, user_id FROM users WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
+);
+sql!(
+    KEY_PUT,
+    "
     INSERT INTO state_keys (nid, kind, state_key) VALUES ($1, $2, $3)
-    ON CONFLICT (kind, state_key) DO NOTHING");
+    ON CONFLICT (kind, state_key) DO NOTHING"
+);
 sql!(KEY_BY_NAME, "SELECT nid FROM state_keys WHERE kind = $1 AND state_key = $2");
-sql!(KEYS_BY_NID, "
+sql!(
+    KEYS_BY_NID,
+    "
     SELECT nid, kind, state_key FROM state_keys
-    WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))");
+    WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
+);
 
 /// A state event's type and state key.
 pub type StateKey = (Arc<str>, Arc<str>);
@@ -360,8 +382,8 @@ impl Numbers {
             let fresh = self.next(Family::StateKey).await?;
             let mut tx = self.store.begin().await?;
             execute!(&mut tx, KEY_PUT, fresh, kind, state_key)?;
-            let (nid,): (i64,) = fetch_optional!(&mut tx, KEY_BY_NAME, kind, state_key)?
-                .ok_or_else(|| missing("state_keys", kind))?;
+            let (nid,): (i64,) =
+                fetch_optional!(&mut tx, KEY_BY_NAME, kind, state_key)?.ok_or_else(|| missing("state_keys", kind))?;
             tx.commit().await?;
             nid
         };
@@ -391,8 +413,7 @@ impl Numbers {
         }
         if !left.is_empty() {
             let mut tx = self.store.read().await?;
-            let rows: Vec<(i64, String, String)> =
-                fetch_all!(&mut tx, KEYS_BY_NID, json_list(&left))?;
+            let rows: Vec<(i64, String, String)> = fetch_all!(&mut tx, KEYS_BY_NID, json_list(&left))?;
             drop(tx);
             let mut names = write(&self.keys);
             for (nid, kind, key) in rows {

@@ -110,21 +110,35 @@ pub struct Facts {
     pub is_public: bool,
 }
 
-sql!(CREATE, "
+sql!(
+    CREATE,
+    "
     INSERT INTO rooms (nid, room_id, version, head_ver, heads, state_nid, depth, notify_seq, is_partial)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-    ON CONFLICT (room_id) DO NOTHING");
-sql!(BY_ID, "
+    ON CONFLICT (room_id) DO NOTHING"
+);
+sql!(
+    BY_ID,
+    "
     SELECT nid, room_id, version, head_ver, heads, state_nid, depth, notify_seq, is_partial
-    FROM rooms WHERE room_id = $1");
-sql!(BY_NIDS, "
+    FROM rooms WHERE room_id = $1"
+);
+sql!(
+    BY_NIDS,
+    "
     SELECT nid, room_id, version, head_ver, heads, state_nid, depth, notify_seq, is_partial
-    FROM rooms WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))");
-sql!(ADVANCE, "
+    FROM rooms WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
+);
+sql!(
+    ADVANCE,
+    "
     UPDATE rooms SET head_ver = $3, heads = $4, state_nid = $5, depth = $6, notify_seq = $7
-    WHERE nid = $1 AND head_ver = $2");
+    WHERE nid = $1 AND head_ver = $2"
+);
 sql!(SET_PARTIAL, "UPDATE rooms SET is_partial = $2 WHERE nid = $1");
-sql!(FACTS_PUT, "
+sql!(
+    FACTS_PUT,
+    "
     INSERT INTO room_facts (room_nid, kind, creator, name, topic, avatar_url, canonical_alias, join_rule, allowed_rooms,
         guest_access, history_visibility, encryption, successor, joined_count, invited_count, is_public)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, FALSE)
@@ -132,11 +146,15 @@ sql!(FACTS_PUT, "
         topic = excluded.topic, avatar_url = excluded.avatar_url, canonical_alias = excluded.canonical_alias,
         join_rule = excluded.join_rule, allowed_rooms = excluded.allowed_rooms, guest_access = excluded.guest_access,
         history_visibility = excluded.history_visibility, encryption = excluded.encryption,
-        successor = excluded.successor, joined_count = excluded.joined_count, invited_count = excluded.invited_count");
-sql!(FACTS, "
+        successor = excluded.successor, joined_count = excluded.joined_count, invited_count = excluded.invited_count"
+);
+sql!(
+    FACTS,
+    "
     SELECT room_nid, kind, creator, name, topic, avatar_url, canonical_alias, join_rule, allowed_rooms, guest_access,
         history_visibility, encryption, successor, joined_count, invited_count, is_public
-    FROM room_facts WHERE room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))");
+    FROM room_facts WHERE room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
+);
 sql!(SET_PUBLIC, "UPDATE room_facts SET is_public = $2 WHERE room_nid = $1");
 sql!(PUBLIC, "
     SELECT f.room_nid, f.kind, f.creator, f.name, f.topic, f.avatar_url, f.canonical_alias, f.join_rule, f.allowed_rooms,
@@ -149,8 +167,17 @@ sql!(PUBLIC, "
 /// The driver's.
 pub async fn create(tx: &mut Tx, head: &Head) -> Result<bool> {
     let rows = execute!(
-        tx, CREATE, head.nid, head.room_id.as_str(), head.version.as_str(), head.head_ver, head.heads.as_str(),
-        head.state_nid, head.depth, head.notify_seq, head.is_partial,
+        tx,
+        CREATE,
+        head.nid,
+        head.room_id.as_str(),
+        head.version.as_str(),
+        head.head_ver,
+        head.heads.as_str(),
+        head.state_nid,
+        head.depth,
+        head.notify_seq,
+        head.is_partial,
     )?;
     Ok(rows == 1)
 }
@@ -177,7 +204,14 @@ pub async fn by_nids(tx: &mut Tx, nids: &[i64]) -> Result<Vec<Head>> {
 /// The driver's.
 pub async fn advance(tx: &mut Tx, advance: &Advance) -> Result<bool> {
     let rows = execute!(
-        tx, ADVANCE, advance.nid, advance.from, advance.to, advance.heads.as_str(), advance.state_nid, advance.depth,
+        tx,
+        ADVANCE,
+        advance.nid,
+        advance.from,
+        advance.to,
+        advance.heads.as_str(),
+        advance.state_nid,
+        advance.depth,
         advance.notify_seq,
     )?;
     Ok(rows == 1)
@@ -198,11 +232,23 @@ pub async fn set_partial(tx: &mut Tx, nid: i64, is_partial: bool) -> Result<()> 
 /// The driver's.
 pub async fn put_facts(tx: &mut Tx, facts: &Facts) -> Result<()> {
     execute!(
-        tx, FACTS_PUT, facts.room_nid, facts.kind.as_deref(), facts.creator.as_deref(), facts.name.as_deref(),
-        facts.topic.as_deref(), facts.avatar_url.as_deref(), facts.canonical_alias.as_deref(),
-        facts.join_rule.as_deref(), facts.allowed_rooms.as_deref(), facts.guest_access.as_deref(),
-        facts.history_visibility.as_deref(), facts.encryption.as_deref(), facts.successor.as_deref(),
-        facts.joined_count, facts.invited_count,
+        tx,
+        FACTS_PUT,
+        facts.room_nid,
+        facts.kind.as_deref(),
+        facts.creator.as_deref(),
+        facts.name.as_deref(),
+        facts.topic.as_deref(),
+        facts.avatar_url.as_deref(),
+        facts.canonical_alias.as_deref(),
+        facts.join_rule.as_deref(),
+        facts.allowed_rooms.as_deref(),
+        facts.guest_access.as_deref(),
+        facts.history_visibility.as_deref(),
+        facts.encryption.as_deref(),
+        facts.successor.as_deref(),
+        facts.joined_count,
+        facts.invited_count,
     )?;
     Ok(())
 }

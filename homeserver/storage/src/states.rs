@@ -6,7 +6,9 @@
 use crate::{Result, Tx, numbers::json_list};
 
 sql!(PUT, "INSERT INTO states (nid, room_nid, parent_nid, layer) VALUES ($1, $2, $3, $4)");
-sql!(CHAIN, "
+sql!(
+    CHAIN,
+    "
     WITH RECURSIVE chain (nid, parent_nid, layer, height) AS (
         SELECT nid, parent_nid, layer, 0 FROM states WHERE nid = $1
         UNION ALL
@@ -14,8 +16,11 @@ sql!(CHAIN, "
         FROM states AS s JOIN chain ON s.nid = chain.parent_nid
         WHERE chain.height < 16
     )
-    SELECT nid, layer FROM chain ORDER BY height DESC");
-sql!(CHAINS, "
+    SELECT nid, layer FROM chain ORDER BY height DESC"
+);
+sql!(
+    CHAINS,
+    "
     WITH RECURSIVE chain (top, nid, parent_nid, layer, height) AS (
         SELECT nid, nid, parent_nid, layer, 0 FROM states
         WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))
@@ -24,7 +29,8 @@ sql!(CHAINS, "
         FROM states AS s JOIN chain ON s.nid = chain.parent_nid
         WHERE chain.height < 16
     )
-    SELECT top, nid, layer FROM chain ORDER BY top, height DESC");
+    SELECT top, nid, layer FROM chain ORDER BY top, height DESC"
+);
 
 /// A layer to store.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,10 +23,7 @@ use sqlx::{
     Executor as _, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
-    sqlite::{
-        SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions,
-        SqliteSynchronous,
-    },
+    sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 use crate::{Error, Result};
@@ -235,12 +232,8 @@ impl Store {
     pub async fn begin(&self) -> Result<Tx> {
         let guard = Guard::take();
         let held = match &self.backend {
-            Backend::Sqlite { writer, .. } => {
-                Held::SqliteWrite(writer.begin_with("BEGIN IMMEDIATE").await?)
-            }
-            Backend::Postgres(pool) => {
-                Held::PostgresWrite(PostgresWrite::begin(pool.acquire().await?).await?)
-            }
+            Backend::Sqlite { writer, .. } => Held::SqliteWrite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Backend::Postgres(pool) => Held::PostgresWrite(PostgresWrite::begin(pool.acquire().await?).await?),
         };
         Ok(self.hold(held, guard))
     }
@@ -324,8 +317,7 @@ impl Tx {
                     return Ok(Span::EMPTY);
                 }
                 self.statements.fetch_add(1, Ordering::Relaxed);
-                let (first, last) =
-                    sqlx::query_as(TAKEN.postgres).fetch_one(tx.get()).await?;
+                let (first, last) = sqlx::query_as(TAKEN.postgres).fetch_one(tx.get()).await?;
                 Ok(Span { first, last })
             }
             Held::SqliteRead(_) | Held::PostgresRead(_) => Ok(Span::EMPTY),
@@ -345,11 +337,7 @@ async fn connect_sqlite(settings: &Settings) -> Result<Backend> {
         .page_size(SQLITE_PAGE_BYTES)
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(if settings.sync_full {
-            SqliteSynchronous::Full
-        } else {
-            SqliteSynchronous::Normal
-        })
+        .synchronous(if settings.sync_full { SqliteSynchronous::Full } else { SqliteSynchronous::Normal })
         .busy_timeout(SQLITE_BUSY_TIMEOUT)
         .pragma("cache_size", format!("-{SQLITE_CACHE_KIB}"))
         .pragma("temp_store", "memory")

@@ -125,8 +125,11 @@ sql!(APPEND_ALL,
         FROM UNNEST($15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::text[])
             WITH ORDINALITY AS row (event_nid, room_nid, flags, thread_nid, seq, txn, nth)
         ORDER BY nth");
-sql!(BY_TXN, "
-    SELECT e.event_id FROM timeline AS t JOIN events AS e ON e.nid = t.event_nid WHERE t.txn = $1");
+sql!(
+    BY_TXN,
+    "
+    SELECT e.event_id FROM timeline AS t JOIN events AS e ON e.nid = t.event_nid WHERE t.txn = $1"
+);
 sql!(FORGET_TXNS, "UPDATE timeline SET txn = NULL WHERE txn IS NOT NULL AND pos < $1");
 sql!(WINDOWS,
     // A JSON pair is taken apart differently; the rest is the same.
@@ -148,21 +151,33 @@ sql!(WINDOWS,
             ORDER BY x.pos DESC LIMIT $3) AS t ON TRUE
         JOIN events AS e ON e.nid = t.event_nid
         ORDER BY t.room_nid, t.pos");
-sql!(BETWEEN, "
+sql!(
+    BETWEEN,
+    "
     SELECT t.pos, t.flags AS timeline_flags, t.thread_nid, t.seq, t.txn,
         e.nid, e.event_id, e.room_nid, e.depth, e.flags, e.state_nid, e.state_after_nid, e.auth, e.codec, e.body
     FROM timeline AS t JOIN events AS e ON e.nid = t.event_nid
-    WHERE t.pos > $1 AND t.pos <= $2 ORDER BY t.pos LIMIT $3");
-sql!(ROOM_POSITIONS, "
+    WHERE t.pos > $1 AND t.pos <= $2 ORDER BY t.pos LIMIT $3"
+);
+sql!(
+    ROOM_POSITIONS,
+    "
     SELECT r.nid, coalesce((SELECT max(t.pos) FROM timeline AS t WHERE t.room_nid = r.nid), 0) AS pos
-    FROM rooms AS r WHERE r.nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))");
+    FROM rooms AS r WHERE r.nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
+);
 sql!(CHANGED_ROOMS, "SELECT DISTINCT room_nid FROM timeline WHERE pos > $1 AND pos <= $2");
 sql!(PLACE_OF, "SELECT pos, thread_nid, seq FROM timeline WHERE event_nid = $1");
-sql!(SEQ_AT, "
-    SELECT seq FROM timeline WHERE room_nid = $1 AND thread_nid = $2 AND pos <= $3 ORDER BY pos DESC LIMIT 1");
-sql!(STATE_CHANGE_PUT, "
+sql!(
+    SEQ_AT,
+    "
+    SELECT seq FROM timeline WHERE room_nid = $1 AND thread_nid = $2 AND pos <= $3 ORDER BY pos DESC LIMIT 1"
+);
+sql!(
+    STATE_CHANGE_PUT,
+    "
     INSERT INTO state_changes (cause_nid, room_nid, state_key_nid, event_nid, prev_event_nid)
-    VALUES ($1, $2, $3, $4, $5)");
+    VALUES ($1, $2, $3, $4, $5)"
+);
 sql!(STATE_CHANGES, sqlite: "
     SELECT c.pos, c.cause_nid, c.room_nid, c.state_key_nid, c.event_nid, c.prev_event_nid
     FROM (SELECT json_extract(value, '$[0]') AS room_nid, json_extract(value, '$[1]') AS since FROM json_each($1)) AS r
@@ -174,9 +189,12 @@ sql!(STATE_CHANGES, sqlite: "
     FROM (SELECT (value::json->>0)::bigint AS room_nid, (value::json->>1)::bigint AS since FROM json_each($1)) AS r
     JOIN state_changes AS c ON c.room_nid = r.room_nid AND c.pos > r.since AND c.pos <= $2
     ORDER BY c.pos");
-sql!(KEY_CHANGES, "
+sql!(
+    KEY_CHANGES,
+    "
     SELECT pos, cause_nid, room_nid, state_key_nid, event_nid, prev_event_nid FROM state_changes
-    WHERE state_key_nid = $1 AND pos > $2 AND pos <= $3 ORDER BY pos");
+    WHERE state_key_nid = $1 AND pos > $2 AND pos <= $3 ORDER BY pos"
+);
 sql!(READ_MARK_PUT,
     // A JSON list is taken apart differently.
     sqlite: "
@@ -191,9 +209,12 @@ sql!(READ_MARK_PUT,
             (value::json->>3)::bigint, (value::json->>4)::bigint FROM json_each($1)
         ON CONFLICT (user_nid, room_nid, thread_nid) DO UPDATE SET event_nid = excluded.event_nid, seq = excluded.seq
         WHERE excluded.seq >= read_marks.seq");
-sql!(READ_MARKS, "
+sql!(
+    READ_MARKS,
+    "
     SELECT user_nid, room_nid, thread_nid, event_nid, seq FROM read_marks
-    WHERE user_nid = $1 AND room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($2))");
+    WHERE user_nid = $1 AND room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($2))"
+);
 
 /// The newest position anybody was given.
 ///
@@ -214,9 +235,7 @@ pub async fn append(tx: &mut Tx, batch: &[(NewEvent, NewRow)]) -> Result<()> {
     } else {
         for (event, row) in batch {
             events::insert(tx, event).await?;
-            execute!(
-                tx, APPEND, row.event_nid, row.room_nid, row.flags, row.thread_nid, row.seq, row.txn.as_deref()
-            )?;
+            execute!(tx, APPEND, row.event_nid, row.room_nid, row.flags, row.thread_nid, row.seq, row.txn.as_deref())?;
         }
     }
     tx.streamed(batch.len() as u64);
@@ -229,8 +248,7 @@ async fn append_postgres(tx: &mut Tx, batch: &[(NewEvent, NewRow)]) -> Result<()
             batch.iter().map(|$item| $value).collect::<Vec<_>>()
         };
     }
-    let (codecs, bodies): (Vec<i64>, Vec<Vec<u8>>) =
-        batch.iter().map(|(event, _)| events::encode(&event.body)).unzip();
+    let (codecs, bodies): (Vec<i64>, Vec<Vec<u8>>) = batch.iter().map(|(event, _)| events::encode(&event.body)).unzip();
     let Connection::Postgres(connection) = tx.connection() else { return Ok(()) };
     sqlx::query(APPEND_ALL.postgres)
         .bind(column!(b => b.0.nid))
@@ -371,8 +389,7 @@ pub async fn put_read_marks(tx: &mut Tx, marks: &[ReadMark]) -> Result<()> {
     if marks.is_empty() {
         return Ok(());
     }
-    let rows: Vec<_> =
-        marks.iter().map(|m| (m.user_nid, m.room_nid, m.thread_nid, m.event_nid, m.seq)).collect();
+    let rows: Vec<_> = marks.iter().map(|m| (m.user_nid, m.room_nid, m.thread_nid, m.event_nid, m.seq)).collect();
     execute!(tx, READ_MARK_PUT, json_list(&rows))?;
     Ok(())
 }
@@ -384,4 +401,3 @@ pub async fn put_read_marks(tx: &mut Tx, marks: &[ReadMark]) -> Result<()> {
 pub async fn read_marks(tx: &mut Tx, user_nid: i64, rooms: &[i64]) -> Result<Vec<ReadMark>> {
     fetch_all!(tx, READ_MARKS, user_nid, json_list(rooms))
 }
-

@@ -27,7 +27,11 @@ async fn every_statement_means_the_same_on_both_databases() {
     let schema = format!("every_statement_{}", std::process::id());
     let admin = sqlx::PgPool::connect(&postgres_url()).await.unwrap();
     admin.execute(sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}")).into_sql_str()).await.unwrap();
-    let url = format!("{}{}options=-csearch_path%3D{schema}", postgres_url(), if postgres_url().contains('?') { "&" } else { "?" });
+    let url = format!(
+        "{}{}options=-csearch_path%3D{schema}",
+        postgres_url(),
+        if postgres_url().contains('?') { "&" } else { "?" }
+    );
     drop(Store::connect(&Settings::new(file.clone())).await.unwrap());
     drop(Store::connect(&Settings::new(url.clone())).await.unwrap());
     let sqlite = sqlx::SqlitePool::connect(&file).await.unwrap();

@@ -27,10 +27,7 @@ pub fn field<T: DeserializeOwned>(content: &RawValue, name: &str) -> Option<T> {
             f.write_str("an object")
         }
 
-        fn visit_map<A: serde::de::MapAccess<'de>>(
-            self,
-            mut map: A,
-        ) -> Result<Self::Value, A::Error> {
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut found = None;
             while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
                 if key == self.0 {
@@ -44,9 +41,7 @@ pub fn field<T: DeserializeOwned>(content: &RawValue, name: &str) -> Option<T> {
         }
     }
     let mut reader = serde_json::Deserializer::from_str(content.get());
-    serde::Deserializer::deserialize_map(&mut reader, Pick(name, std::marker::PhantomData))
-        .ok()
-        .flatten()
+    serde::Deserializer::deserialize_map(&mut reader, Pick(name, std::marker::PhantomData)).ok().flatten()
 }
 
 /// The membership a `m.room.member` event gives; leave if it says nothing sensible.
@@ -61,9 +56,7 @@ pub fn membership_of(event: Option<&Pdu>) -> MembershipState {
 
 /// Who may join; by invitation if nothing sensible is said.
 pub fn join_rule(event: Option<&Pdu>) -> JoinRuleKind {
-    event
-        .and_then(|event| field(&event.content, "join_rule"))
-        .unwrap_or(JoinRuleKind::Invite)
+    event.and_then(|event| field(&event.content, "join_rule")).unwrap_or(JoinRuleKind::Invite)
 }
 
 /// The rooms whose members may join a restricted room.
@@ -98,9 +91,7 @@ pub fn history_visibility(event: Option<&Pdu>) -> HistoryVisibility {
 
 /// Whether guests may join.
 pub fn guests_allowed(event: Option<&Pdu>) -> bool {
-    event
-        .and_then(|event| field::<String>(&event.content, "guest_access"))
-        .is_some_and(|access| access == "can_join")
+    event.and_then(|event| field::<String>(&event.content, "guest_access")).is_some_and(|access| access == "can_join")
 }
 
 /// The creators of a room: the one, and from version 12 on also the additional ones.
@@ -112,8 +103,7 @@ pub fn creators(create: &Pdu, rules: &Rules) -> BTreeSet<OwnedUserId> {
         creators.insert(creator);
     }
     if rules.authorization.additional_room_creators {
-        let more: Vec<OwnedUserId> =
-            field(&create.content, "additional_creators").unwrap_or_default();
+        let more: Vec<OwnedUserId> = field(&create.content, "additional_creators").unwrap_or_default();
         creators.extend(more);
     }
     creators

@@ -53,9 +53,7 @@ pub struct Powers {
 impl Powers {
     /// Reads the powers from a room's create event and, if it has one, its power levels.
     pub fn new(create: &Pdu, power_levels: Option<&Pdu>, rules: &Rules) -> Self {
-        let said = power_levels
-            .map(|event| Content::read(&event.content))
-            .unwrap_or_default();
+        let said = power_levels.map(|event| Content::read(&event.content)).unwrap_or_default();
         let strict = rules.authorization.integer_power_levels;
         Self {
             creators: facts::creators(create, rules),
@@ -116,10 +114,7 @@ impl Powers {
 
     /// The power needed to notify everybody (`room`) or another named group.
     pub fn needed_to_notify(&self, key: &str) -> Int {
-        self.notifications
-            .get(key)
-            .copied()
-            .unwrap_or(NOTIFY_POWER.into())
+        self.notifications.get(key).copied().unwrap_or(NOTIFY_POWER.into())
     }
 
     pub fn can_send(&self, user: &UserId, kind: &str) -> bool {
@@ -149,8 +144,7 @@ impl Powers {
     /// From version 3 on the rules let every redaction into the room; whether it has an effect is
     /// asked here: with the power to redact, or for events of one's own server.
     pub fn can_redact(&self, redacter: &UserId, sender: &UserId) -> bool {
-        self.of(redacter) >= self.needed(PowerField::Redact)
-            || redacter.server_name() == sender.server_name()
+        self.of(redacter) >= self.needed(PowerField::Redact) || redacter.server_name() == sender.server_name()
     }
 
     pub fn can_notify(&self, user: &UserId, key: &str) -> bool {
@@ -207,19 +201,12 @@ fn level(raw: Option<&RawValue>, strict: bool) -> Option<Int> {
     if strict {
         return None;
     }
-    serde_json::from_str::<String>(raw)
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    serde_json::from_str::<String>(raw).ok()?.trim().parse().ok()
 }
 
 /// The sensible entries of a map of levels.
 fn levels(raw: Option<&RawValue>, strict: bool) -> impl Iterator<Item = (String, Int)> {
-    let entries: BTreeMap<String, &RawValue> = raw
-        .and_then(|raw| serde_json::from_str(raw.get()).ok())
-        .unwrap_or_default();
-    entries
-        .into_iter()
-        .filter_map(move |(key, raw)| Some((key, level(Some(raw), strict)?)))
+    let entries: BTreeMap<String, &RawValue> =
+        raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+    entries.into_iter().filter_map(move |(key, raw)| Some((key, level(Some(raw), strict)?)))
 }

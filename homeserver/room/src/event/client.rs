@@ -116,11 +116,7 @@ impl Pdu {
 
     fn write_content(&self, out: &mut Vec<u8>) {
         let content = self.content.get();
-        let missing = self
-            .redacts
-            .as_ref()
-            .filter(|_| self.kind == kind::REDACTION)
-            .filter(|_| !has_redacts(content));
+        let missing = self.redacts.as_ref().filter(|_| self.kind == kind::REDACTION).filter(|_| !has_redacts(content));
         let (Some(redacts), Some(rest)) = (missing, content.trim_start().strip_prefix('{')) else {
             out.extend_from_slice(content.as_bytes());
             return;

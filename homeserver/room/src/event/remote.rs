@@ -8,18 +8,16 @@
 use std::{collections::BTreeMap, fmt};
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedServerName,
-    RoomId, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, UserId,
     canonical_json::redact,
     signatures::{
-        PublicKeyMap, VerificationError, Verified, reference_hash,
-        required_server_signatures_to_verify_event, verify_event,
+        PublicKeyMap, VerificationError, Verified, reference_hash, required_server_signatures_to_verify_event,
+        verify_event,
     },
 };
 
 use super::{
-    AUTH_EVENTS_MAX, IDENTIFIER_BYTES_MAX, PDU_BYTES_MAX, PREV_EVENTS_MAX, Pdu, create_event_id,
-    room_id_of_create,
+    AUTH_EVENTS_MAX, IDENTIFIER_BYTES_MAX, PDU_BYTES_MAX, PREV_EVENTS_MAX, Pdu, create_event_id, room_id_of_create,
 };
 use crate::{
     canonical::{self, NotCanonical},
@@ -34,10 +32,7 @@ pub enum BadFormat {
     #[error("event of {bytes} bytes is larger than {PDU_BYTES_MAX}")]
     TooLarge { bytes: usize },
     #[error("`{field}` is missing or not {expected}")]
-    Field {
-        field: &'static str,
-        expected: &'static str,
-    },
+    Field { field: &'static str, expected: &'static str },
     #[error("`{field}` is longer than {IDENTIFIER_BYTES_MAX} bytes")]
     TooLong { field: &'static str },
     #[error("`{field}` has more than {most} entries")]
@@ -84,25 +79,13 @@ impl Unverified {
         }
         let named_room = check_fields(&object, rules)?;
         let hash = reference_hash(&object, rules).map_err(BadFormat::Hash)?;
-        let event_id = EventId::parse(format!("${hash}")).map_err(|_| BadFormat::Field {
-            field: "event_id",
-            expected: "a hash",
-        })?;
-        let room_id =
-            named_room
-                .or_else(|| room_id_of_create(&event_id))
-                .ok_or(BadFormat::Field {
-                    field: "room_id",
-                    expected: "a room id",
-                })?;
+        let event_id = EventId::parse(format!("${hash}"))
+            .map_err(|_| BadFormat::Field { field: "event_id", expected: "a hash" })?;
+        let room_id = named_room
+            .or_else(|| room_id_of_create(&event_id))
+            .ok_or(BadFormat::Field { field: "room_id", expected: "a room id" })?;
         let required = required_signatures(&object, rules)?;
-        Ok(Self {
-            event_id,
-            room_id,
-            object,
-            required,
-            rules,
-        })
+        Ok(Self { event_id, room_id, object, required, rules })
     }
 
     pub fn event_id(&self) -> &EventId {
@@ -143,10 +126,7 @@ impl Unverified {
     /// Checks the signatures with the keys given, then the content hash. An event whose content
     /// was changed on the way becomes its redacted self, as the specification asks.
     pub fn verify(self, keys: &PublicKeyMap) -> Result<Pdu, BadSignature> {
-        let failed = |event_id: &OwnedEventId, source| BadSignature {
-            event_id: event_id.clone(),
-            source,
-        };
+        let failed = |event_id: &OwnedEventId, source| BadSignature { event_id: event_id.clone(), source };
         let object = match verify_event(keys, &self.object, self.rules) {
             Ok(Verified::All) => self.object,
             Ok(Verified::Signatures) => redact(self.object, &self.rules.redaction, None)
@@ -171,26 +151,17 @@ impl fmt::Debug for Unverified {
 }
 
 /// Checks presence, kind and length of every field; gives the room it names, if it names one.
-fn check_fields(
-    object: &CanonicalJsonObject,
-    rules: &Rules,
-) -> Result<Option<OwnedRoomId>, BadFormat> {
+fn check_fields(object: &CanonicalJsonObject, rules: &Rules) -> Result<Option<OwnedRoomId>, BadFormat> {
     let kind = string(object, "type")?;
     no_nul("type", kind)?;
     let sender = string(object, "sender")?;
-    UserId::parse(sender).map_err(|_| BadFormat::Field {
-        field: "sender",
-        expected: "a user id",
-    })?;
+    UserId::parse(sender).map_err(|_| BadFormat::Field { field: "sender", expected: "a user id" })?;
     if object.contains_key("state_key") {
         no_nul("state_key", string(object, "state_key")?)?;
     }
     for field in ["content", "hashes", "signatures"] {
         if !matches!(object.get(field), Some(CanonicalJsonValue::Object(_))) {
-            return Err(BadFormat::Field {
-                field,
-                expected: "an object",
-            });
+            return Err(BadFormat::Field { field, expected: "an object" });
         }
     }
     for field in ["origin_server_ts", "depth"] {
@@ -203,10 +174,8 @@ fn check_fields(
     if nameless && !object.contains_key("room_id") {
         return Ok(None);
     }
-    let room_id = RoomId::parse(string(object, "room_id")?).map_err(|_| BadFormat::Field {
-        field: "room_id",
-        expected: "a room id",
-    })?;
+    let room_id = RoomId::parse(string(object, "room_id")?)
+        .map_err(|_| BadFormat::Field { field: "room_id", expected: "a room id" })?;
     if room_is_hash && create_event_id(&room_id).is_some_and(|id| auth_events.contains(&id)) {
         return Err(BadFormat::CreateAmongAuthEvents);
     }
@@ -218,16 +187,9 @@ fn required_signatures(
     object: &CanonicalJsonObject,
     rules: &Rules,
 ) -> Result<BTreeMap<OwnedServerName, Vec<String>>, BadFormat> {
-    let servers =
-        required_server_signatures_to_verify_event(object, &rules.signatures).map_err(|_| {
-            BadFormat::Field {
-                field: "content",
-                expected: "a membership in order",
-            }
-        })?;
-    let signatures = object
-        .get("signatures")
-        .and_then(CanonicalJsonValue::as_object);
+    let servers = required_server_signatures_to_verify_event(object, &rules.signatures)
+        .map_err(|_| BadFormat::Field { field: "content", expected: "a membership in order" })?;
+    let signatures = object.get("signatures").and_then(CanonicalJsonValue::as_object);
     let keys_of = |server: &OwnedServerName| {
         signatures
             .and_then(|all| all.get(server.as_str()))
@@ -235,10 +197,7 @@ fn required_signatures(
             .map(|keys| keys.keys().cloned().collect())
             .unwrap_or_default()
     };
-    Ok(servers
-        .into_iter()
-        .map(|server| (server.clone(), keys_of(&server)))
-        .collect())
+    Ok(servers.into_iter().map(|server| (server.clone(), keys_of(&server))).collect())
 }
 
 fn string<'a>(object: &'a CanonicalJsonObject, field: &'static str) -> Result<&'a str, BadFormat> {
@@ -247,20 +206,14 @@ fn string<'a>(object: &'a CanonicalJsonObject, field: &'static str) -> Result<&'
             Err(BadFormat::TooLong { field })
         }
         Some(CanonicalJsonValue::String(value)) => Ok(value),
-        _ => Err(BadFormat::Field {
-            field,
-            expected: "a string",
-        }),
+        _ => Err(BadFormat::Field { field, expected: "a string" }),
     }
 }
 
 /// Types and state keys become columns of text, in which PostgreSQL cannot hold U+0000.
 fn no_nul(field: &'static str, value: &str) -> Result<(), BadFormat> {
     if value.contains('\0') {
-        return Err(BadFormat::Field {
-            field,
-            expected: "free of U+0000",
-        });
+        return Err(BadFormat::Field { field, expected: "free of U+0000" });
     }
     Ok(())
 }
@@ -270,33 +223,14 @@ fn integer(object: &CanonicalJsonObject, field: &'static str) -> Result<u64, Bad
         .get(field)
         .and_then(CanonicalJsonValue::as_integer)
         .and_then(|value| u64::try_from(i64::from(value)).ok())
-        .ok_or(BadFormat::Field {
-            field,
-            expected: "an integer of zero or more",
-        })
+        .ok_or(BadFormat::Field { field, expected: "an integer of zero or more" })
 }
 
-fn event_ids(
-    object: &CanonicalJsonObject,
-    field: &'static str,
-    most: usize,
-) -> Result<Vec<OwnedEventId>, BadFormat> {
-    let bad = || BadFormat::Field {
-        field,
-        expected: "a list of event ids",
-    };
-    let list = object
-        .get(field)
-        .and_then(CanonicalJsonValue::as_array)
-        .ok_or_else(bad)?;
+fn event_ids(object: &CanonicalJsonObject, field: &'static str, most: usize) -> Result<Vec<OwnedEventId>, BadFormat> {
+    let bad = || BadFormat::Field { field, expected: "a list of event ids" };
+    let list = object.get(field).and_then(CanonicalJsonValue::as_array).ok_or_else(bad)?;
     if list.len() > most {
         return Err(BadFormat::TooMany { field, most });
     }
-    list.iter()
-        .map(|id| {
-            id.as_str()
-                .and_then(|id| EventId::parse(id).ok())
-                .ok_or_else(bad)
-        })
-        .collect()
+    list.iter().map(|id| id.as_str().and_then(|id| EventId::parse(id).ok()).ok_or_else(bad)).collect()
 }

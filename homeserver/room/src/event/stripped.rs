@@ -9,15 +9,8 @@ use serde_json::value::RawValue;
 use super::{Pdu, kind};
 
 /// The state events (with an empty state key) shown to somebody outside, create event first.
-pub const STRIPPED_TYPES: [&str; 7] = [
-    kind::CREATE,
-    kind::NAME,
-    kind::AVATAR,
-    kind::TOPIC,
-    kind::JOIN_RULES,
-    kind::CANONICAL_ALIAS,
-    kind::ENCRYPTION,
-];
+pub const STRIPPED_TYPES: [&str; 7] =
+    [kind::CREATE, kind::NAME, kind::AVATAR, kind::TOPIC, kind::JOIN_RULES, kind::CANONICAL_ALIAS, kind::ENCRYPTION];
 
 /// One state event with nothing but type, state key, sender and content, as clients see it.
 ///

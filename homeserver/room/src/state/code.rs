@@ -28,10 +28,7 @@ pub fn encode(layer: &Layer) -> Vec<u8> {
     for &(key, event) in layer.added() {
         write_key(key, &mut key_before, &mut out);
         let difference = event.0.wrapping_sub(event_before).cast_signed();
-        write_number(
-            ((difference << 1) ^ (difference >> 63)).cast_unsigned(),
-            &mut out,
-        );
+        write_number(((difference << 1) ^ (difference >> 63)).cast_unsigned(), &mut out);
         event_before = event.0;
     }
     write_number(layer.removed().len() as u64, &mut out);
@@ -64,11 +61,7 @@ pub fn decode(bytes: &[u8]) -> Result<Layer, Corrupt> {
     if reader.at != bytes.len() {
         return Err(Corrupt { at: reader.at });
     }
-    let disjoint = removed.iter().all(|key| {
-        added
-            .binary_search_by_key(key, |entry: &(_, _)| entry.0)
-            .is_err()
-    });
+    let disjoint = removed.iter().all(|key| added.binary_search_by_key(key, |entry: &(_, _)| entry.0).is_err());
     if !disjoint {
         return Err(Corrupt { at: bytes.len() });
     }

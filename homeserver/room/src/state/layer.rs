@@ -46,25 +46,16 @@ impl Layer {
 
     /// The change one state event makes.
     pub fn one(key: StateKeyNumber, event: EventNumber) -> Self {
-        Self {
-            added: vec![(key, event)],
-            removed: Vec::new(),
-        }
+        Self { added: vec![(key, event)], removed: Vec::new() }
     }
 
     /// A layer that stands on nothing.
     pub fn base(state: &State) -> Self {
-        Self {
-            added: state.iter().collect(),
-            removed: Vec::new(),
-        }
+        Self { added: state.iter().collect(), removed: Vec::new() }
     }
 
     /// Both lists sorted by the caller and disjoint.
-    pub(super) fn from_sorted(
-        added: Vec<(StateKeyNumber, EventNumber)>,
-        removed: Vec<StateKeyNumber>,
-    ) -> Self {
+    pub(super) fn from_sorted(added: Vec<(StateKeyNumber, EventNumber)>, removed: Vec<StateKeyNumber>) -> Self {
         Self { added, removed }
     }
 
@@ -91,26 +82,17 @@ impl Layer {
     #[must_use]
     pub fn then(&self, later: &Layer) -> Layer {
         let touched = |key: &StateKeyNumber| {
-            later.removed.binary_search(key).is_ok()
-                || later
-                    .added
-                    .binary_search_by_key(key, |entry| entry.0)
-                    .is_ok()
+            later.removed.binary_search(key).is_ok() || later.added.binary_search_by_key(key, |entry| entry.0).is_ok()
         };
         let added = self.added.iter().filter(|entry| !touched(&entry.0));
         let removed = self.removed.iter().filter(|key| !touched(key));
-        Layer::new(
-            added.chain(&later.added).copied(),
-            removed.chain(&later.removed).copied(),
-        )
+        Layer::new(added.chain(&later.added).copied(), removed.chain(&later.removed).copied())
     }
 }
 
 /// The state that layers add up to, base first.
 pub fn flatten(layers: &[Layer]) -> State {
-    layers
-        .iter()
-        .fold(State::default(), |state, layer| state.apply(layer))
+    layers.iter().fold(State::default(), |state, layer| state.apply(layer))
 }
 
 /// Where to store the snapshot that follows another by `change`.
@@ -124,8 +106,8 @@ pub fn next_layer(parents: &[Layer], change: &Layer) -> Placement {
     let mut kept = parents.len();
     let change_size = change.len().max(1);
     while let Some(parent) = kept.checked_sub(1).map(|top| &parents[top]) {
-        let outgrown = layer.len().saturating_mul(layer.len())
-            >= change_size.saturating_mul(parent.len()).saturating_mul(2);
+        let outgrown =
+            layer.len().saturating_mul(layer.len()) >= change_size.saturating_mul(parent.len()).saturating_mul(2);
         if kept < LAYERS_MAX && !outgrown {
             break;
         }

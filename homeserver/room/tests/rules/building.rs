@@ -12,10 +12,7 @@ use serde_json::{Value, json, value::to_raw_value};
 use crate::world::{ALICE, BOB, World, public_keys, user};
 
 fn from_remote(world: &World, json: &str, keys: &PublicKeyMap) -> Pdu {
-    Pdu::from_remote(json.as_bytes(), world.rules)
-        .unwrap()
-        .verify(keys)
-        .unwrap()
+    Pdu::from_remote(json.as_bytes(), world.rules).unwrap().verify(keys).unwrap()
 }
 
 #[test]
@@ -81,10 +78,7 @@ fn an_event_is_not_believed_without_the_key_of_its_sender() {
 
     let required = read();
     let (server, keys) = required.required_servers().first_key_value().unwrap();
-    assert_eq!(
-        (server.as_str(), keys.as_slice()),
-        ("a.example", &["ed25519:1".to_owned()][..])
-    );
+    assert_eq!((server.as_str(), keys.as_slice()), ("a.example", &["ed25519:1".to_owned()][..]));
     assert!(read().verify(&public_keys([])).is_err());
     assert!(read().verify(&public_keys(["b.example"])).is_err());
     assert!(read().verify(&public_keys(["a.example"])).is_ok());
@@ -116,26 +110,13 @@ fn a_resident_servers_template_cannot_put_words_into_our_users_mouths() {
     let draft = Draft::state(kind::MEMBER, BOB, user(BOB).to_owned(), content);
     let ts = ruma::MilliSecondsSinceUnixEpoch(UInt::from(7_u32));
 
-    let event = build::complete_template(
-        &template,
-        &draft,
-        world.room_id.clone(),
-        ts,
-        world.signer(),
-        world.rules,
-    )
-    .unwrap();
+    let event =
+        build::complete_template(&template, &draft, world.room_id.clone(), ts, world.signer(), world.rules).unwrap();
 
-    assert_eq!(
-        (event.kind.as_str(), event.state_key.as_deref()),
-        (kind::MEMBER, Some(BOB))
-    );
+    assert_eq!((event.kind.as_str(), event.state_key.as_deref()), (kind::MEMBER, Some(BOB)));
     assert_eq!(event.content.get(), r#"{"membership":"join"}"#);
     assert_eq!(event.room_id, world.room_id);
-    assert_eq!(
-        (event.depth, event.prev_events),
-        (build::DEPTH_MAX, vec![join])
-    );
+    assert_eq!((event.depth, event.prev_events), (build::DEPTH_MAX, vec![join]));
 }
 
 #[test]
@@ -152,18 +133,8 @@ fn a_second_signature_keeps_the_events_name_and_the_first_signature() {
 
     assert_eq!(both.event_id, event.event_id);
     let keys = public_keys(["a.example", "b.example"]);
-    assert!(
-        Pdu::from_remote(both.json.as_bytes(), world.rules)
-            .unwrap()
-            .verify(&keys)
-            .is_ok()
-    );
-    assert!(
-        Pdu::from_remote(event.json.as_bytes(), world.rules)
-            .unwrap()
-            .verify(&keys)
-            .is_err()
-    );
+    assert!(Pdu::from_remote(both.json.as_bytes(), world.rules).unwrap().verify(&keys).is_ok());
+    assert!(Pdu::from_remote(event.json.as_bytes(), world.rules).unwrap().verify(&keys).is_err());
 }
 
 #[test]
@@ -176,53 +147,24 @@ fn events_beyond_the_limits_are_not_built() {
         depth: 3,
         origin_server_ts: ruma::MilliSecondsSinceUnixEpoch(UInt::from(1_u32)),
     };
-    let draft = |kind: &str, content: Value| {
-        Draft::message(
-            kind,
-            user(ALICE).to_owned(),
-            to_raw_value(&content).unwrap(),
-        )
-    };
+    let draft =
+        |kind: &str, content: Value| Draft::message(kind, user(ALICE).to_owned(), to_raw_value(&content).unwrap());
     let build = |draft: &Draft, place: &Place| {
         build::build(draft, place, world.signer(), world.rules).map(|event| event.json.len())
     };
 
     let big = draft(kind::MESSAGE, json!({"body": "a".repeat(PDU_BYTES_MAX)}));
-    assert!(matches!(
-        build(&big, &place),
-        Err(BuildError::TooLarge { .. } | BuildError::Sign(_))
-    ));
+    assert!(matches!(build(&big, &place), Err(BuildError::TooLarge { .. } | BuildError::Sign(_))));
     let long = draft(&"a".repeat(256), json!({}));
-    assert!(matches!(
-        build(&long, &place),
-        Err(BuildError::TooLong { field: "type" })
-    ));
+    assert!(matches!(build(&long, &place), Err(BuildError::TooLong { field: "type" })));
     let fraction = draft(kind::MESSAGE, json!({"size": 1.5}));
-    assert!(matches!(
-        build(&fraction, &place),
-        Err(BuildError::Content(_))
-    ));
-    let crowded = Place {
-        prev_events: vec![join; 21],
-        ..place.clone()
-    };
+    assert!(matches!(build(&fraction, &place), Err(BuildError::Content(_))));
+    let crowded = Place { prev_events: vec![join; 21], ..place.clone() };
     let plain = draft(kind::MESSAGE, json!({}));
     let answer = build(&plain, &crowded);
-    assert!(matches!(
-        answer,
-        Err(BuildError::TooMany {
-            field: "prev_events",
-            most: 20
-        })
-    ));
-    let nowhere = Place {
-        room_id: None,
-        ..place
-    };
-    assert!(matches!(
-        build(&plain, &nowhere),
-        Err(BuildError::RoomMissing)
-    ));
+    assert!(matches!(answer, Err(BuildError::TooMany { field: "prev_events", most: 20 })));
+    let nowhere = Place { room_id: None, ..place };
+    assert!(matches!(build(&plain, &nowhere), Err(BuildError::RoomMissing)));
 }
 
 /// The largest event has 65,536 bytes exactly, whoever counts.
@@ -245,11 +187,8 @@ fn a_redactions_target_stands_where_the_version_wants_it() {
     for (version, inside) in [("10", false), ("11", true)] {
         let version = RoomVersionId::try_from(version).unwrap();
         let (world, join) = World::new(version.as_str());
-        let mut draft = Draft::message(
-            kind::REDACTION,
-            user(ALICE).to_owned(),
-            to_raw_value(&json!({"reason": "spam"})).unwrap(),
-        );
+        let mut draft =
+            Draft::message(kind::REDACTION, user(ALICE).to_owned(), to_raw_value(&json!({"reason": "spam"})).unwrap());
         draft.redacts = Some(join.clone());
         let place = Place {
             room_id: Some(world.room_id.clone()),
@@ -261,10 +200,6 @@ fn a_redactions_target_stands_where_the_version_wants_it() {
         let event = world.sign(&draft, &place);
 
         assert_eq!(event.redacts.as_ref(), Some(&join));
-        assert_eq!(
-            event.content.get().contains("redacts"),
-            inside,
-            "version {version}"
-        );
+        assert_eq!(event.content.get().contains("redacts"), inside, "version {version}");
     }
 }

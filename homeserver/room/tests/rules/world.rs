@@ -9,15 +9,15 @@ use room::{
     versions::{self, Rules},
 };
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId,
-    ServerName, UInt, UserId,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId, ServerName, UInt, UserId,
     serde::{Base64, base64::Standard},
     signatures::{Ed25519KeyPair, PublicKeyMap},
 };
 use serde_json::{Value, json, value::to_raw_value};
 
 /// The signing key of the specification's examples.
-const SPEC_KEY: &str = "MFECAQEwBQYDK2VwBCIEINjozvdfbsGEt6DD+7Uf4PiJ/YvTNXV2mIPc/tA0T+6tgSEA3TPraTczVkDPTRaX4K+AfUuyx7Mzq1UafTXypnl0t2k";
+const SPEC_KEY: &str =
+    "MFECAQEwBQYDK2VwBCIEINjozvdfbsGEt6DD+7Uf4PiJ/YvTNXV2mIPc/tA0T+6tgSEA3TPraTczVkDPTRaX4K+AfUuyx7Mzq1UafTXypnl0t2k";
 
 pub(crate) fn spec_key() -> Ed25519KeyPair {
     let der = Base64::<Standard>::parse(SPEC_KEY).unwrap();
@@ -29,12 +29,7 @@ pub(crate) fn public_keys<'a>(servers: impl IntoIterator<Item = &'a str>) -> Pub
     let key: Base64 = Base64::new(spec_key().public_key().to_vec());
     servers
         .into_iter()
-        .map(|server| {
-            (
-                server.to_owned(),
-                BTreeMap::from([("ed25519:1".to_owned(), key.clone())]),
-            )
-        })
+        .map(|server| (server.to_owned(), BTreeMap::from([("ed25519:1".to_owned(), key.clone())])))
         .collect()
 }
 
@@ -83,10 +78,7 @@ impl World {
         if !rules.authorization.use_room_create_sender {
             content["creator"] = json!(ALICE);
         }
-        content
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
+        content.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let named = !versions::room_id_is_create_hash(rules);
         let place = Place {
             room_id: named.then(|| world.room_id.clone()),
@@ -95,22 +87,11 @@ impl World {
             depth: 1,
             origin_server_ts: world.tick(),
         };
-        let draft = Draft::state(
-            kind::CREATE,
-            "",
-            user(ALICE).to_owned(),
-            to_raw_value(&content).unwrap(),
-        );
+        let draft = Draft::state(kind::CREATE, "", user(ALICE).to_owned(), to_raw_value(&content).unwrap());
         let create = world.sign(&draft, &place);
         world.room_id = create.room_id.clone();
         let create = world.keep(create, StateMap::new());
-        let join = world.state(
-            &[&create],
-            ALICE,
-            kind::MEMBER,
-            ALICE,
-            json!({"membership": "join"}),
-        );
+        let join = world.state(&[&create], ALICE, kind::MEMBER, ALICE, json!({"membership": "join"}));
         (world, join)
     }
 
@@ -121,10 +102,7 @@ impl World {
 
     pub(crate) fn sign(&self, draft: &Draft, place: &Place) -> Pdu {
         let server = draft.sender.server_name().to_owned();
-        let signer = Signer {
-            server: &server,
-            key: &self.key,
-        };
+        let signer = Signer { server: &server, key: &self.key };
         build::build(draft, place, signer, self.rules).unwrap()
     }
 
@@ -168,18 +146,10 @@ impl World {
             redacts: None,
         };
         let witnesses =
-            build::auth_types(kind, &draft.sender, state_key, &draft.content, self.rules)
-                .unwrap_or_default();
-        let auth_events = witnesses
-            .into_iter()
-            .filter_map(|(kind, key)| before.get(&(kind.to_owned(), key)).cloned())
-            .collect();
-        let depth = prev
-            .iter()
-            .map(|id| self.events[*id].depth)
-            .max()
-            .unwrap_or(0)
-            + 1;
+            build::auth_types(kind, &draft.sender, state_key, &draft.content, self.rules).unwrap_or_default();
+        let auth_events =
+            witnesses.into_iter().filter_map(|(kind, key)| before.get(&(kind.to_owned(), key)).cloned()).collect();
+        let depth = prev.iter().map(|id| self.events[*id].depth).max().unwrap_or(0) + 1;
         let place = Place {
             room_id: Some(self.room_id.clone()),
             prev_events: prev.iter().map(|id| (*id).clone()).collect(),
@@ -216,9 +186,6 @@ impl World {
     }
 
     pub(crate) fn signer(&self) -> Signer<'_> {
-        Signer {
-            server: <&ServerName>::try_from("a.example").unwrap(),
-            key: &self.key,
-        }
+        Signer { server: <&ServerName>::try_from("a.example").unwrap(), key: &self.key }
     }
 }

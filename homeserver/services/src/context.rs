@@ -1,0 +1,72 @@
+//! What every service stands on: the database, the names' numbers, time, randomness, our name and key, and the news.
+//!
+//! Not here: anything a single service owns (caches, settings, clients). A service gets a [`Context`] and what else it needs
+//! when it is made, in [`crate::Services::start`].
+
+use std::{ops::Deref, sync::Arc};
+
+use ruma::{OwnedServerName, ServerName, UserId};
+use storage::{Store, numbers::Numbers};
+
+use crate::{
+    clock::{Clock, Randomness},
+    federation::signing::SigningKey,
+    notify::Notify,
+};
+
+/// The floor under all services. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Context(Arc<Ground>);
+
+/// The fields of a [`Context`].
+#[derive(Debug)]
+pub struct Ground {
+    /// The part of a Matrix id after the colon.
+    pub server_name: OwnedServerName,
+    /// The database.
+    pub store: Store,
+    /// Numbers of users, servers, state keys.
+    pub numbers: Numbers,
+    /// The time.
+    pub clock: Clock,
+    /// Random numbers.
+    pub randomness: Randomness,
+    /// The key we sign with.
+    pub signing_key: SigningKey,
+    /// Tells everybody what changed.
+    pub notify: Notify,
+}
+
+impl Context {
+    /// From its parts.
+    #[must_use]
+    pub fn new(ground: Ground) -> Self {
+        Self(Arc::new(ground))
+    }
+
+    /// True when `user` is one of ours.
+    #[must_use]
+    pub fn is_local(&self, user: &UserId) -> bool {
+        user.server_name() == self.server_name
+    }
+
+    /// True when `server` is us.
+    #[must_use]
+    pub fn is_us(&self, server: &ServerName) -> bool {
+        server == self.server_name
+    }
+
+    /// For [`room::build`]: our name and key.
+    #[must_use]
+    pub fn signer(&self) -> room::build::Signer<'_> {
+        room::build::Signer { server: &self.server_name, key: self.signing_key.pair() }
+    }
+}
+
+impl Deref for Context {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        &self.0
+    }
+}
