@@ -79,6 +79,15 @@ pub struct Damaged {
     source: serde_json::Error,
 }
 
+impl Damaged {
+    pub(crate) fn new(event_id: &EventId, reason: impl fmt::Display) -> Self {
+        Self {
+            event_id: event_id.to_owned(),
+            source: serde::de::Error::custom(reason),
+        }
+    }
+}
+
 /// The fields we hold apart, borrowed from the JSON where possible.
 #[derive(Deserialize)]
 struct Fields<'a> {
@@ -194,6 +203,12 @@ impl fmt::Debug for Pdu {
             .field("depth", &self.depth)
             .field("rejected", &self.rejected)
             .finish_non_exhaustive()
+    }
+}
+
+impl AsRef<Pdu> for Pdu {
+    fn as_ref(&self) -> &Pdu {
+        self
     }
 }
 

@@ -20,8 +20,14 @@ pub mod auth;
 pub mod build;
 pub mod canonical;
 pub mod event;
+pub mod graph;
+pub mod receive;
+pub mod redact;
+pub mod relation;
+pub mod resolve;
 pub mod state;
 pub mod versions;
+pub mod visibility;
 
 pub use auth::Refusal;
 pub use event::Pdu;

@@ -28,6 +28,9 @@ pub const TOMBSTONE: &str = "m.room.tombstone";
 pub const SPACE_CHILD: &str = "m.space.child";
 pub const SPACE_PARENT: &str = "m.space.parent";
 
+/// The types by which the authorisation rules decide about other events.
+pub const AUTHORISING: [&str; 5] = [CREATE, MEMBER, POWER_LEVELS, JOIN_RULES, THIRD_PARTY_INVITE];
+
 /// The name of a type the authorisation rules look up in a state; they know only these five.
 pub(crate) fn of_auth_state(kind: &StateEventType) -> &'static str {
     match kind {
