@@ -33,7 +33,16 @@ macro_rules! steps {
 }
 
 /// Every step, in order. `both` says that each database has a text of its own beside the shared one.
-const STEPS: &[Step] = steps![(1, "0001_rooms", both), (2, "0002_streams", both)];
+const STEPS: &[Step] = steps![
+    (1, "0001_rooms", both),
+    (2, "0002_streams", both),
+    (3, "0003_accounts"),
+    (4, "0004_keys"),
+    (5, "0005_media"),
+    (6, "0006_federation"),
+    (7, "0007_appservices"),
+    (8, "0008_push"),
+];
 
 /// The schema this program writes.
 #[must_use]

@@ -1,0 +1,1 @@
+-- Filled with its service; see the README beside it.
