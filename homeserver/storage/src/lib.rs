@@ -16,6 +16,7 @@ pub mod store;
 
 pub mod events;
 pub mod numbers;
+pub mod relations;
 pub mod rooms;
 pub mod states;
 pub mod streams;
