@@ -15,6 +15,7 @@ pub mod migrate;
 pub mod store;
 
 pub mod events;
+pub mod members;
 pub mod numbers;
 pub mod relations;
 pub mod rooms;
