@@ -13,6 +13,7 @@ pub mod context;
 pub mod error;
 pub mod federation;
 pub mod notify;
+pub mod timeline;
 
 pub use context::Context;
 pub use error::{Error, Result};
@@ -28,6 +29,8 @@ pub struct Services(Arc<All>);
 pub struct All {
     /// Accounts and access tokens.
     pub accounts: accounts::Accounts,
+    /// Events of rooms.
+    pub timeline: timeline::Timeline,
     /// Other servers.
     pub federation: federation::Federation,
 }
@@ -39,8 +42,9 @@ impl Services {
     /// What a service's start may meet.
     pub async fn start(cx: Context) -> Result<Self> {
         let accounts = accounts::Accounts::new(cx.clone());
+        let timeline = timeline::Timeline::start(cx.clone());
         let federation = federation::Federation::new(cx);
-        Ok(Self(Arc::new(All { accounts, federation })))
+        Ok(Self(Arc::new(All { accounts, timeline, federation })))
     }
 }
 
