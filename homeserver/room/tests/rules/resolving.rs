@@ -415,6 +415,45 @@ proptest! {
         prop_assert_eq!(&ours, &twice);
     }
 
+    /// States no honest room could be in, as another server may claim them: any of the events that
+    /// ever stood at a key, or none.
+    #[test]
+    fn any_claimed_states_resolve_as_ruma_alone_resolves_them_in_whatever_order(
+        version in prop::sample::select(&["6", "11", "12"][..]),
+        moves in vec(any_move(), 8..40),
+        claims in vec(vec(any::<prop::sample::Index>(), 12), 2..4),
+    ) {
+        let (mut world, base) = peopled(version);
+        let told = play(&mut world, base, &moves);
+        let mut stood: BTreeMap<(String, String), Vec<OwnedEventId>> = BTreeMap::new();
+        for event in world.events.values() {
+            let key = event.state_key.clone().unwrap();
+            stood.entry((event.kind.clone(), key)).or_default().push(event.event_id.clone());
+        }
+        let last = &world.after[told.last().unwrap()];
+        let states: Vec<StateMap> = claims
+            .iter()
+            .map(|claim| {
+                let mut state = last.clone();
+                for ((key, events), claim) in stood.iter().zip(claim) {
+                    // One more than there are events stands for none; a room has its create event.
+                    let claimed = events.get(claim.index(events.len() + 1));
+                    match claimed {
+                        Some(event) => state.insert(key.clone(), event.clone()),
+                        None if key.0 == kind::CREATE => None,
+                        None => state.remove(key),
+                    };
+                }
+                state
+            })
+            .collect();
+
+        let ours = world.resolve(&states);
+
+        prop_assert_eq!(&ours, &unreduced(&world, &states.iter().collect::<Vec<_>>()));
+        prop_assert_eq!(&ours, &world.resolve(states.iter().rev()));
+    }
+
     #[test]
     fn chains_differences_and_subgraphs_are_what_plain_walks_find(
         edges in vec(vec(any::<prop::sample::Index>(), 0..4), 1..90),

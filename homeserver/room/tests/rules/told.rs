@@ -104,6 +104,19 @@ proptest! {
 }
 
 #[test]
+fn an_event_comes_after_what_vouches_for_it_even_if_it_claims_to_be_less_deep() {
+    let (mut world, join) = World::new("11");
+    let mut witness = world.make(&[&join], ALICE, kind::TOPIC, Some(""), json!({}));
+    witness.depth = 50;
+    let mut event = world.make(&[&join], ALICE, kind::MESSAGE, None, json!({}));
+    event.auth_events.push(witness.event_id.clone());
+    assert_eq!(order(&[event.clone(), witness.clone()]), [1, 0]);
+    // Hashes make a ring impossible; if there were one, nothing would be lost.
+    witness.prev_events = vec![event.event_id.clone()];
+    assert_eq!(order(&[event, witness]), [0, 1]);
+}
+
+#[test]
 fn the_gaps_of_a_batch_are_what_neither_it_nor_we_have() {
     let (mut world, join) = World::new("11");
     let a = world.state(&[&join], ALICE, kind::TOPIC, "", json!({"topic": "a"}));
