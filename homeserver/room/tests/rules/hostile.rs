@@ -13,19 +13,9 @@ use serde_json::{Value, json};
 use crate::world::{ALICE, World, public_keys, user};
 
 fn wire_event(world: &mut World) -> Value {
-    let join = world
-        .events
-        .values()
-        .find(|event| event.kind == kind::MEMBER)
-        .unwrap();
+    let join = world.events.values().find(|event| event.kind == kind::MEMBER).unwrap();
     let join = join.event_id.clone();
-    let event = world.make(
-        &[&join],
-        ALICE,
-        kind::TOPIC,
-        Some(""),
-        json!({"topic": "t"}),
-    );
+    let event = world.make(&[&join], ALICE, kind::TOPIC, Some(""), json!({"topic": "t"}));
     serde_json::from_str(&event.json).unwrap()
 }
 
@@ -67,10 +57,7 @@ fn an_event_with_a_field_missing_or_of_the_wrong_kind_is_dropped() {
         for (field, value) in changes {
             let mut event = good.clone();
             event[field] = value.clone();
-            assert!(
-                read(&event).is_err(),
-                "version {version}: {field} = {value}"
-            );
+            assert!(read(&event).is_err(), "version {version}: {field} = {value}");
             if field != "state_key" {
                 event.as_object_mut().unwrap().remove(field);
                 assert!(read(&event).is_err(), "version {version}: no {field}");
@@ -84,10 +71,7 @@ fn a_version_twelve_event_may_not_name_the_create_event_among_its_witnesses() {
     let (mut world, _) = World::new("12");
     let mut event = wire_event(&mut world);
     let create = world.room_id.as_str().replace('!', "$");
-    event["auth_events"]
-        .as_array_mut()
-        .unwrap()
-        .push(json!(create));
+    event["auth_events"].as_array_mut().unwrap().push(json!(create));
 
     let read = Pdu::from_remote(event.to_string().as_bytes(), world.rules);
 
@@ -110,10 +94,7 @@ fn an_event_larger_than_any_can_be_is_refused_before_it_is_parsed() {
     let rules = versions::rules(&RoomVersionId::V12).unwrap();
     let bytes = vec![b'['; 1_000_000];
     let refused = Pdu::from_remote(&bytes, rules);
-    assert!(matches!(
-        refused,
-        Err(BadFormat::TooLarge { bytes: 1_000_000 })
-    ));
+    assert!(matches!(refused, Err(BadFormat::TooLarge { bytes: 1_000_000 })));
 }
 
 /// Any JSON built of some kind of number and the usual rest.
@@ -123,8 +104,7 @@ fn json_with(number: impl Strategy<Value = Value> + 'static) -> impl Strategy<Va
         any::<bool>().prop_map(Value::from),
         number,
         ".{0,12}".prop_map(Value::from),
-        prop::sample::select(&["@bob:b.example", "$event", "join", "ban", "public"][..])
-            .prop_map(Value::from),
+        prop::sample::select(&["@bob:b.example", "$event", "join", "ban", "public"][..]).prop_map(Value::from),
     ];
     leaf.prop_recursive(3, 24, 4, |inner| {
         prop_oneof![
@@ -137,10 +117,7 @@ fn json_with(number: impl Strategy<Value = Value> + 'static) -> impl Strategy<Va
 
 /// Any JSON a stranger might put somewhere.
 fn any_json() -> impl Strategy<Value = Value> {
-    json_with(prop_oneof![
-        any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from)
-    ])
+    json_with(prop_oneof![any::<i64>().prop_map(Value::from), any::<f64>().prop_map(Value::from)])
 }
 
 /// Any JSON that may stand in an event.

@@ -1,30 +1,22 @@
 //! States kept as layers are the states they were.
 
 use proptest::{collection::vec, prelude::*};
-use room::state::{
-    EventNumber, LAYERS_MAX, Layer, State, StateKeyNumber, decode, encode, flatten, next_layer,
-};
+use room::state::{EventNumber, LAYERS_MAX, Layer, State, StateKeyNumber, decode, encode, flatten, next_layer};
 
 /// A change of a state: some keys set, some removed.
 fn change() -> impl Strategy<Value = Layer> {
     let keys = 0..40_u64;
     (vec((keys.clone(), any::<u64>()), 0..4), vec(keys, 0..2)).prop_map(|(added, removed)| {
         Layer::new(
-            added
-                .into_iter()
-                .map(|(key, event)| (StateKeyNumber(key), EventNumber(event))),
+            added.into_iter().map(|(key, event)| (StateKeyNumber(key), EventNumber(event))),
             removed.into_iter().map(StateKeyNumber),
         )
     })
 }
 
 fn state() -> impl Strategy<Value = State> {
-    vec((0..60_u64, 0..5_u64), 0..50).prop_map(|entries| {
-        entries
-            .into_iter()
-            .map(|(key, event)| (StateKeyNumber(key), EventNumber(event)))
-            .collect()
-    })
+    vec((0..60_u64, 0..5_u64), 0..50)
+        .prop_map(|entries| entries.into_iter().map(|(key, event)| (StateKeyNumber(key), EventNumber(event))).collect())
 }
 
 proptest! {
@@ -116,8 +108,5 @@ fn ten_thousand_joins_are_stored_in_few_bytes() {
     }
 
     assert_eq!(flatten(&layers).len(), 10_000);
-    assert!(
-        bytes < 3_000_000,
-        "{bytes} bytes; whole states would take 100 million"
-    );
+    assert!(bytes < 3_000_000, "{bytes} bytes; whole states would take 100 million");
 }

@@ -56,17 +56,10 @@ impl Receiver {
         loop {
             match receive.step() {
                 Step::NeedAuth(ids) => {
-                    receive.supply(
-                        ids.iter()
-                            .filter_map(|id| self.world.events.get(id).cloned()),
-                    );
+                    receive.supply(ids.iter().filter_map(|id| self.world.events.get(id).cloned()));
                 }
                 Step::NeedState { at, keys } => {
-                    let state = if at == StateAt::Now {
-                        self.now()
-                    } else {
-                        before.clone()
-                    };
+                    let state = if at == StateAt::Now { self.now() } else { before.clone() };
                     let events = keys.iter().filter_map(|key| state.get(key));
                     receive.supply(events.map(|id| self.world.get(id)).collect::<Vec<_>>());
                 }
@@ -86,13 +79,8 @@ impl Receiver {
             Verdict::Reject(_) => ("reject", true),
             Verdict::Undecided { missing } => panic!("nobody has {missing:?}"),
         };
-        let head = Head {
-            event: event.event_id.clone(),
-            depth: event.depth,
-            own: false,
-        };
-        self.world
-            .keep(event.as_ref().clone().with_rejected(rejected), before);
+        let head = Head { event: event.event_id.clone(), depth: event.depth, own: false };
+        self.world.keep(event.as_ref().clone().with_rejected(rejected), before);
         if word == "accept" {
             self.heads = heads::after(&self.heads, head, &prev, false);
         }
@@ -102,18 +90,8 @@ impl Receiver {
 
 fn receiver(version: &str) -> (Receiver, OwnedEventId) {
     let (world, join) = World::new(version);
-    let head = Head {
-        event: join.clone(),
-        depth: 2,
-        own: true,
-    };
-    (
-        Receiver {
-            world,
-            heads: vec![head],
-        },
-        join,
-    )
+    let head = Head { event: join.clone(), depth: 2, own: true };
+    (Receiver { world, heads: vec![head] }, join)
 }
 
 /// The content as the version wants it: before version 12 the creator stands among the users.
@@ -142,11 +120,7 @@ fn play(dag: &Dag) {
 
             let word = receiver.receive(event);
 
-            assert_eq!(
-                word, told.expect,
-                "{}: version {version}, event {}",
-                dag.says, told.name
-            );
+            assert_eq!(word, told.expect, "{}: version {version}, event {}", dag.says, told.name);
         }
         let state = receiver.now();
         for (key, expected) in &dag.state {
@@ -174,28 +148,16 @@ fn the_told_graphs_end_as_they_are_told() {
 fn an_event_nobody_vouches_for_stays_undecided_and_names_what_is_missing() {
     for version in ["11", "12"] {
         let (mut receiver, join) = receiver(version);
-        let event = Arc::new(
-            receiver
-                .world
-                .make(&[&join], ALICE, kind::MESSAGE, None, json!({})),
-        );
+        let event = Arc::new(receiver.world.make(&[&join], ALICE, kind::MESSAGE, None, json!({})));
         let mut receive = Receive::new(event, receiver.world.rules, Aim::Live);
         let create = create_event_id(&receiver.world.room_id);
 
-        let Step::NeedAuth(asked) = receive.step() else {
-            panic!("it knows no witness")
-        };
+        let Step::NeedAuth(asked) = receive.step() else { panic!("it knows no witness") };
         assert!(asked.contains(&join));
-        assert_eq!(
-            create.is_some_and(|id| asked.contains(&id)),
-            version == "12"
-        );
+        assert_eq!(create.is_some_and(|id| asked.contains(&id)), version == "12");
         receive.supply([]);
 
-        assert_eq!(
-            receive.step(),
-            Step::Done(Verdict::Undecided { missing: asked })
-        );
+        assert_eq!(receive.step(), Step::Done(Verdict::Undecided { missing: asked }));
     }
 }
 
@@ -203,62 +165,28 @@ fn an_event_nobody_vouches_for_stays_undecided_and_names_what_is_missing() {
 fn how_far_an_event_is_checked_depends_on_what_it_is_wanted_for() {
     let (mut receiver, join) = receiver("12");
     let world = &mut receiver.world;
-    let open = world.state(
-        &[&join],
-        ALICE,
-        kind::JOIN_RULES,
-        "",
-        json!({"join_rule": "public"}),
-    );
-    let bob = world.state(
-        &[&open],
-        BOB,
-        kind::MEMBER,
-        BOB,
-        json!({"membership": "join"}),
-    );
-    let ban = world.state(
-        &[&bob],
-        ALICE,
-        kind::MEMBER,
-        BOB,
-        json!({"membership": "ban"}),
-    );
+    let open = world.state(&[&join], ALICE, kind::JOIN_RULES, "", json!({"join_rule": "public"}));
+    let bob = world.state(&[&open], BOB, kind::MEMBER, BOB, json!({"membership": "join"}));
+    let ban = world.state(&[&bob], ALICE, kind::MEMBER, BOB, json!({"membership": "ban"}));
     // Bob speaks as if he had never been banned: once before the ban, once after.
     let early = Arc::new(world.make(&[&bob], BOB, kind::MESSAGE, None, json!({})));
     let mut late = world.make(&[&bob], BOB, kind::MESSAGE, None, json!({"n": 1}));
     late.prev_events = vec![ban.clone()];
     let late = Arc::new(late);
-    receiver.heads = vec![Head {
-        event: ban,
-        depth: 6,
-        own: true,
-    }];
+    receiver.heads = vec![Head { event: ban, depth: 6, own: true }];
 
-    assert!(matches!(
-        receiver.verdict(&early, Aim::Live),
-        Verdict::SoftFail(_)
-    ));
+    assert!(matches!(receiver.verdict(&early, Aim::Live), Verdict::SoftFail(_)));
     assert_eq!(receiver.verdict(&early, Aim::Past), Verdict::Accept);
     assert_eq!(receiver.verdict(&early, Aim::Outlier), Verdict::Accept);
-    assert!(matches!(
-        receiver.verdict(&late, Aim::Past),
-        Verdict::Reject(_)
-    ));
+    assert!(matches!(receiver.verdict(&late, Aim::Past), Verdict::Reject(_)));
     assert_eq!(receiver.verdict(&late, Aim::Outlier), Verdict::Accept);
 }
 
 #[test]
 fn a_refusal_says_which_event_and_why() {
     let (mut receiver, join) = receiver("11");
-    let event = Arc::new(
-        receiver
-            .world
-            .make(&[&join], BOB, kind::MESSAGE, None, json!({})),
-    );
-    let Verdict::Reject(refusal) = receiver.verdict(&event, Aim::Live) else {
-        panic!("Bob is not in the room")
-    };
+    let event = Arc::new(receiver.world.make(&[&join], BOB, kind::MESSAGE, None, json!({})));
+    let Verdict::Reject(refusal) = receiver.verdict(&event, Aim::Live) else { panic!("Bob is not in the room") };
     assert_eq!(refusal.event_id, event.event_id);
     assert_eq!(refusal.to_string(), "sender's membership is not `join`");
 }
@@ -267,12 +195,7 @@ fn a_refusal_says_which_event_and_why() {
 fn the_beginning_of_a_room_needs_no_state() {
     for version in ["6", "12"] {
         let (receiver, _) = receiver(version);
-        let create = receiver
-            .world
-            .events
-            .values()
-            .find(|event| event.is_create())
-            .unwrap();
+        let create = receiver.world.events.values().find(|event| event.is_create()).unwrap();
         let mut receive = Receive::new(create.clone(), receiver.world.rules, Aim::Live);
         assert_eq!(receive.step(), Step::NeedAuth(vec![]));
         receive.supply([]);

@@ -42,9 +42,7 @@ fn peopled(version: &str) -> (World, OwnedEventId) {
 fn unreduced(world: &World, states: &[&StateMap]) -> StateMap {
     let chain = |roots: &mut dyn Iterator<Item = &OwnedEventId>| -> BTreeSet<OwnedEventId> {
         let mut seen = BTreeSet::new();
-        let mut todo: Vec<_> = roots
-            .flat_map(|id| world.events[id].auth_events.clone())
-            .collect();
+        let mut todo: Vec<_> = roots.flat_map(|id| world.events[id].auth_events.clone()).collect();
         while let Some(id) = todo.pop() {
             if seen.insert(id.clone()) {
                 todo.extend(world.events[&id].auth_events.clone());
@@ -56,20 +54,11 @@ fn unreduced(world: &World, states: &[&StateMap]) -> StateMap {
         .iter()
         .map(|state| {
             let entries = state.iter();
-            entries
-                .map(|((kind, key), id)| {
-                    (
-                        (StateEventType::from(kind.as_str()), key.clone()),
-                        id.clone(),
-                    )
-                })
-                .collect()
+            entries.map(|((kind, key), id)| ((StateEventType::from(kind.as_str()), key.clone()), id.clone())).collect()
         })
         .collect();
-    let chains: Vec<EventIdSet<OwnedEventId>> = states
-        .iter()
-        .map(|state| chain(&mut state.values()).into_iter().collect())
-        .collect();
+    let chains: Vec<EventIdSet<OwnedEventId>> =
+        states.iter().map(|state| chain(&mut state.values()).into_iter().collect()).collect();
     let resolved = state_res::resolve(
         &world.rules.authorization,
         versions::state_resolution(world.rules),
@@ -78,25 +67,16 @@ fn unreduced(world: &World, states: &[&StateMap]) -> StateMap {
         |id: &EventId| world.events.get(id).cloned(),
         |conflicted| {
             let ends: BTreeSet<&OwnedEventId> = conflicted.values().flatten().collect();
-            let below: BTreeSet<OwnedEventId> = ends
-                .iter()
-                .map(|id| (*id).clone())
-                .chain(chain(&mut ends.iter().copied()))
-                .collect();
+            let below: BTreeSet<OwnedEventId> =
+                ends.iter().map(|id| (*id).clone()).chain(chain(&mut ends.iter().copied())).collect();
             let leads_to_an_end = |id: &OwnedEventId| {
-                ends.contains(id)
-                    || chain(&mut std::iter::once(id))
-                        .iter()
-                        .any(|id| ends.contains(id))
+                ends.contains(id) || chain(&mut std::iter::once(id)).iter().any(|id| ends.contains(id))
             };
             Some(below.into_iter().filter(leads_to_an_end).collect())
         },
     )
     .unwrap();
-    resolved
-        .into_iter()
-        .map(|((kind, key), id)| ((kind.to_string(), key), id))
-        .collect()
+    resolved.into_iter().map(|((kind, key), id)| ((kind.to_string(), key), id)).collect()
 }
 
 fn standing(state: &StateMap, kind: &str, key: &str) -> Option<OwnedEventId> {
@@ -111,34 +91,14 @@ fn a_demotion_on_one_fork_undoes_what_the_demoted_did_on_the_other() {
         if version != "12" {
             users[ALICE] = json!(100);
         }
-        let demotion = world.state(
-            &[&base],
-            ALICE,
-            kind::POWER_LEVELS,
-            "",
-            json!({"users": users}),
-        );
-        let old = world.state(
-            &[&demotion],
-            ALICE,
-            kind::TOPIC,
-            "",
-            json!({"topic": "alice's"}),
-        );
+        let demotion = world.state(&[&base], ALICE, kind::POWER_LEVELS, "", json!({"users": users}));
+        let old = world.state(&[&demotion], ALICE, kind::TOPIC, "", json!({"topic": "alice's"}));
         let new = world.state(&[&base], BOB, kind::TOPIC, "", json!({"topic": "bob's"}));
 
         let state = world.before(&[&old, &new]);
 
-        assert_eq!(
-            standing(&state, kind::POWER_LEVELS, ""),
-            Some(demotion),
-            "version {version}"
-        );
-        assert_eq!(
-            standing(&state, kind::TOPIC, ""),
-            Some(old),
-            "version {version}"
-        );
+        assert_eq!(standing(&state, kind::POWER_LEVELS, ""), Some(demotion), "version {version}");
+        assert_eq!(standing(&state, kind::TOPIC, ""), Some(old), "version {version}");
     }
 }
 
@@ -151,11 +111,7 @@ fn of_two_topics_of_equals_the_later_stands() {
 
         let state = world.before(&[&second, &first]);
 
-        assert_eq!(
-            standing(&state, kind::TOPIC, ""),
-            Some(second),
-            "version {version}"
-        );
+        assert_eq!(standing(&state, kind::TOPIC, ""), Some(second), "version {version}");
     }
 }
 
@@ -163,30 +119,14 @@ fn of_two_topics_of_equals_the_later_stands() {
 fn a_join_that_raced_with_closing_the_room_does_not_stand() {
     for version in ["6", "11", "12"] {
         let (mut world, base) = peopled(version);
-        let closed = world.state(
-            &[&base],
-            ALICE,
-            kind::JOIN_RULES,
-            "",
-            json!({"join_rule": "invite"}),
-        );
+        let closed = world.state(&[&base], ALICE, kind::JOIN_RULES, "", json!({"join_rule": "invite"}));
         let dave = "@dave:d.example";
-        let joined = world.state(
-            &[&base],
-            dave,
-            kind::MEMBER,
-            dave,
-            json!({"membership": "join"}),
-        );
+        let joined = world.state(&[&base], dave, kind::MEMBER, dave, json!({"membership": "join"}));
 
         let state = world.before(&[&closed, &joined]);
 
         assert_eq!(standing(&state, kind::JOIN_RULES, ""), Some(closed));
-        assert_eq!(
-            standing(&state, kind::MEMBER, dave),
-            None,
-            "version {version}"
-        );
+        assert_eq!(standing(&state, kind::MEMBER, dave), None, "version {version}");
     }
 }
 
@@ -194,29 +134,14 @@ fn a_join_that_raced_with_closing_the_room_does_not_stand() {
 fn of_two_moderators_who_ban_each_other_the_one_with_more_power_remains() {
     for version in ["6", "12"] {
         let (mut world, base) = peopled(version);
-        let bobs = world.state(
-            &[&base],
-            BOB,
-            kind::MEMBER,
-            CAROL,
-            json!({"membership": "ban"}),
-        );
-        let alices = world.state(
-            &[&base],
-            ALICE,
-            kind::MEMBER,
-            BOB,
-            json!({"membership": "ban"}),
-        );
+        let bobs = world.state(&[&base], BOB, kind::MEMBER, CAROL, json!({"membership": "ban"}));
+        let alices = world.state(&[&base], ALICE, kind::MEMBER, BOB, json!({"membership": "ban"}));
 
         let state = world.before(&[&bobs, &alices]);
 
         assert_eq!(standing(&state, kind::MEMBER, BOB), Some(alices));
         let carol = standing(&state, kind::MEMBER, CAROL).unwrap();
-        assert_ne!(
-            carol, bobs,
-            "version {version}: the banned moderator's ban stood"
-        );
+        assert_ne!(carol, bobs, "version {version}: the banned moderator's ban stood");
     }
 }
 
@@ -239,11 +164,7 @@ fn types_that_ruma_takes_for_one_another_stay_apart() {
 fn states_that_agree_need_no_resolution_and_no_graph() {
     let rules = versions::rules(&ruma::RoomVersionId::V12).unwrap();
     let state: State = [(StateKeyNumber(1), EventNumber(9))].into_iter().collect();
-    let start = resolve::start(
-        rules,
-        &[state.clone(), state.clone()],
-        &AuthGraph::default(),
-    );
+    let start = resolve::start(rules, &[state.clone(), state.clone()], &AuthGraph::default());
     assert!(matches!(start, Ok(Start::Agreed(agreed)) if agreed == state));
     let none = resolve::start(rules, &[], &AuthGraph::default());
     assert!(matches!(none, Ok(Start::Agreed(agreed)) if agreed.is_empty()));
@@ -252,38 +173,21 @@ fn states_that_agree_need_no_resolution_and_no_graph() {
 #[test]
 fn a_fork_over_events_the_graph_does_not_know_names_them() {
     let rules = versions::rules(&ruma::RoomVersionId::V12).unwrap();
-    let state = |event| -> State {
-        [(StateKeyNumber(1), EventNumber(event))]
-            .into_iter()
-            .collect()
-    };
+    let state = |event| -> State { [(StateKeyNumber(1), EventNumber(event))].into_iter().collect() };
     let unknown = resolve::start(rules, &[state(1), state(2)], &AuthGraph::default()).unwrap_err();
     assert_eq!(unknown.0, [EventNumber(1)]);
 }
 
 #[test]
 fn a_resolution_that_is_not_given_what_it_asks_for_says_so() {
-    let (mut graph, rules) = (
-        AuthGraph::default(),
-        versions::rules(&"11".try_into().unwrap()),
-    );
+    let (mut graph, rules) = (AuthGraph::default(), versions::rules(&"11".try_into().unwrap()));
     graph.insert(EventNumber(1), &[], false).unwrap();
-    graph
-        .insert(EventNumber(2), &[EventNumber(1)], false)
-        .unwrap();
-    let state = |event| -> State {
-        [(StateKeyNumber(1), EventNumber(event))]
-            .into_iter()
-            .collect()
-    };
+    graph.insert(EventNumber(2), &[EventNumber(1)], false).unwrap();
+    let state = |event| -> State { [(StateKeyNumber(1), EventNumber(event))].into_iter().collect() };
     let start = resolve::start(rules.unwrap(), &[state(1), state(2)], &graph).unwrap();
-    let Start::Forked(mut resolution) = start else {
-        panic!("the states differ")
-    };
+    let Start::Forked(mut resolution) = start else { panic!("the states differ") };
 
-    let Ok(Step::Events(wanted)) = resolution.step() else {
-        panic!("it knows no event yet")
-    };
+    let Ok(Step::Events(wanted)) = resolution.step() else { panic!("it knows no event yet") };
 
     assert_eq!(wanted, [EventNumber(1), EventNumber(2)]);
     let refused = resolution.supply_events([]);
@@ -293,25 +197,10 @@ fn a_resolution_that_is_not_given_what_it_asks_for_says_so() {
 #[test]
 fn the_resolved_state_of_version_twelve_keeps_the_create_event_that_names_the_room() {
     let (mut world, base) = peopled("12");
-    let a = world.state(
-        &[&base],
-        BOB,
-        kind::MEMBER,
-        BOB,
-        json!({"membership": "leave"}),
-    );
-    let b = world.state(
-        &[&base],
-        ALICE,
-        kind::MEMBER,
-        BOB,
-        json!({"membership": "ban"}),
-    );
+    let a = world.state(&[&base], BOB, kind::MEMBER, BOB, json!({"membership": "leave"}));
+    let b = world.state(&[&base], ALICE, kind::MEMBER, BOB, json!({"membership": "ban"}));
     let state = world.before(&[&a, &b]);
-    assert_eq!(
-        standing(&state, kind::CREATE, ""),
-        create_event_id(&world.room_id)
-    );
+    assert_eq!(standing(&state, kind::CREATE, ""), create_event_id(&world.room_id));
     assert_eq!(standing(&state, kind::MEMBER, BOB), Some(b));
 }
 
@@ -329,14 +218,7 @@ struct Move {
 fn any_move() -> impl Strategy<Value = Move> {
     let on = any::<[prop::sample::Index; 2]>();
     (0..4_usize, 0..4_usize, 0..9_usize, 0..3_i64, on, 0..2_u64).prop_map(
-        |(actor, target, action, power, on, delay_ms)| Move {
-            actor,
-            target,
-            action,
-            power: power * 50,
-            on,
-            delay_ms,
-        },
+        |(actor, target, action, power, on, delay_ms)| Move { actor, target, action, power: power * 50, on, delay_ms },
     )
 }
 

@@ -24,11 +24,7 @@ fn shown(event: &Pdu, unsigned: &Unsigned<'_>, room_id: RoomIdShown) -> Value {
 
 /// A redaction of `target` by `sender`, with `content` beside what the version adds.
 fn redaction(world: &World, sender: &str, target: &OwnedEventId, content: Value) -> Pdu {
-    let mut draft = Draft::message(
-        kind::REDACTION,
-        user(sender).to_owned(),
-        to_raw_value(&content).unwrap(),
-    );
+    let mut draft = Draft::message(kind::REDACTION, user(sender).to_owned(), to_raw_value(&content).unwrap());
     draft.redacts = Some(target.clone());
     let place = Place {
         room_id: Some(world.room_id.clone()),
@@ -43,13 +39,7 @@ fn redaction(world: &World, sender: &str, target: &OwnedEventId, content: Value)
 #[test]
 fn a_client_sees_what_the_specification_lists_and_nothing_of_the_graph() {
     let (mut world, join) = World::new("12");
-    let event = world.make(
-        &[&join],
-        ALICE,
-        kind::TOPIC,
-        Some(""),
-        json!({"topic": "\"quoted\"\n"}),
-    );
+    let event = world.make(&[&join], ALICE, kind::TOPIC, Some(""), json!({"topic": "\"quoted\"\n"}));
 
     assert_eq!(
         shown(&event, &Unsigned::default(), RoomIdShown::Yes),
@@ -66,20 +56,13 @@ fn a_client_sees_what_the_specification_lists_and_nothing_of_the_graph() {
     let synced = shown(&event, &Unsigned::default(), RoomIdShown::No);
     assert_eq!(synced.get("room_id"), None);
     let message = world.make(&[&join], ALICE, kind::MESSAGE, None, json!({}));
-    assert_eq!(
-        shown(&message, &Unsigned::default(), RoomIdShown::No).get("state_key"),
-        None
-    );
+    assert_eq!(shown(&message, &Unsigned::default(), RoomIdShown::No).get("state_key"), None);
 }
 
 #[test]
 fn the_create_event_of_version_twelve_names_its_room_to_clients() {
     let (world, _) = World::new("12");
-    let create = world
-        .events
-        .values()
-        .find(|event| event.is_create())
-        .unwrap();
+    let create = world.events.values().find(|event| event.is_create()).unwrap();
     let seen = shown(create, &Unsigned::default(), RoomIdShown::Yes);
     assert_eq!(seen["room_id"], json!(world.room_id));
 }
@@ -96,18 +79,9 @@ fn a_type_leaves_under_the_name_it_came_with() {
 #[test]
 fn what_the_server_adds_stands_under_unsigned_and_only_if_there_is_some() {
     let (mut world, join) = World::new("11");
-    let event = world.make(
-        &[&join],
-        ALICE,
-        kind::MEMBER,
-        Some(ALICE),
-        json!({"membership": "leave"}),
-    );
+    let event = world.make(&[&join], ALICE, kind::MEMBER, Some(ALICE), json!({"membership": "leave"}));
     let transaction_id: &TransactionId = "m123".into();
-    let (previous, relations) = (
-        to_raw_value(&json!({"membership": "join"})).unwrap(),
-        json!({}),
-    );
+    let (previous, relations) = (to_raw_value(&json!({"membership": "join"})).unwrap(), json!({}));
     let relations = to_raw_value(&relations).unwrap();
     let unsigned = Unsigned {
         age_ms: Some(42),
@@ -132,22 +106,13 @@ fn what_the_server_adds_stands_under_unsigned_and_only_if_there_is_some() {
             "m.relations": {},
         })
     );
-    assert_eq!(
-        shown(&event, &Unsigned::default(), RoomIdShown::No).get("unsigned"),
-        None
-    );
+    assert_eq!(shown(&event, &Unsigned::default(), RoomIdShown::No).get("unsigned"), None);
 }
 
 #[test]
 fn what_is_written_for_clients_is_what_ruma_reads() {
     let (mut world, join) = World::new("11");
-    let event = world.make(
-        &[&join],
-        ALICE,
-        kind::MESSAGE,
-        None,
-        json!({"msgtype": "m.text", "body": "b"}),
-    );
+    let event = world.make(&[&join], ALICE, kind::MESSAGE, None, json!({"msgtype": "m.text", "body": "b"}));
     let raw = event.to_client::<AnySyncTimelineEvent>(&Unsigned::default(), RoomIdShown::No);
     assert_eq!(raw.deserialize().unwrap().event_id(), event.event_id);
 }
@@ -196,59 +161,18 @@ fn stripped_state_tells_type_key_sender_and_content() {
 fn a_redacted_event_keeps_its_id_its_signature_and_what_its_version_protects() {
     // (version, type, content, what is left)
     let all = json!({"membership": "join", "displayname": "A", "join_authorised_via_users_server": ALICE});
-    let levels =
-        json!({"ban": 50, "invite": 10, "users": {BOB: 50}, "notifications": {"room": 20}});
+    let levels = json!({"ban": 50, "invite": 10, "users": {BOB: 50}, "notifications": {"room": 20}});
     let rules = json!({"join_rule": "restricted", "allow": [], "note": 1});
     let cases = [
-        (
-            "6",
-            kind::MEMBER,
-            all.clone(),
-            json!({"membership": "join"}),
-        ),
-        (
-            "9",
-            kind::MEMBER,
-            all,
-            json!({"membership": "join", "join_authorised_via_users_server": ALICE}),
-        ),
-        (
-            "10",
-            kind::POWER_LEVELS,
-            levels.clone(),
-            json!({"ban": 50, "users": {BOB: 50}}),
-        ),
-        (
-            "11",
-            kind::POWER_LEVELS,
-            levels,
-            json!({"ban": 50, "invite": 10, "users": {BOB: 50}}),
-        ),
-        (
-            "7",
-            kind::JOIN_RULES,
-            rules.clone(),
-            json!({"join_rule": "restricted"}),
-        ),
-        (
-            "8",
-            kind::JOIN_RULES,
-            rules,
-            json!({"join_rule": "restricted", "allow": []}),
-        ),
+        ("6", kind::MEMBER, all.clone(), json!({"membership": "join"})),
+        ("9", kind::MEMBER, all, json!({"membership": "join", "join_authorised_via_users_server": ALICE})),
+        ("10", kind::POWER_LEVELS, levels.clone(), json!({"ban": 50, "users": {BOB: 50}})),
+        ("11", kind::POWER_LEVELS, levels, json!({"ban": 50, "invite": 10, "users": {BOB: 50}})),
+        ("7", kind::JOIN_RULES, rules.clone(), json!({"join_rule": "restricted"})),
+        ("8", kind::JOIN_RULES, rules, json!({"join_rule": "restricted", "allow": []})),
         ("12", kind::TOPIC, json!({"topic": "t"}), json!({})),
-        (
-            "5",
-            kind::ALIASES,
-            json!({"aliases": ["#a:a.example"]}),
-            json!({"aliases": ["#a:a.example"]}),
-        ),
-        (
-            "6",
-            kind::ALIASES,
-            json!({"aliases": ["#a:a.example"]}),
-            json!({}),
-        ),
+        ("5", kind::ALIASES, json!({"aliases": ["#a:a.example"]}), json!({"aliases": ["#a:a.example"]})),
+        ("6", kind::ALIASES, json!({"aliases": ["#a:a.example"]}), json!({})),
     ];
     for (version, kind, content, left) in cases {
         let (mut world, join) = World::new(version);
@@ -271,12 +195,7 @@ fn a_redaction_takes_effect_with_the_power_to_redact_or_on_ones_own_server() {
     let powers = json!({"users": {ALICE: 100, BOB: 50}, "redact": 50});
     let powers = world.state(&[&join], ALICE, kind::POWER_LEVELS, "", powers);
     let by_carol = world.make(&[&join], CAROL, kind::MESSAGE, None, json!({"body": "x"}));
-    let create = world
-        .events
-        .values()
-        .find(|event| event.is_create())
-        .unwrap()
-        .clone();
+    let create = world.events.values().find(|event| event.is_create()).unwrap().clone();
     let powers = Powers::new(&create, Some(&world.get(&powers)), world.rules);
     let effect = |sender: &str| {
         let event = redaction(&world, sender, &by_carol.event_id, json!({}));
@@ -299,12 +218,7 @@ fn facts_about_a_room_have_their_defaults_where_its_state_says_nothing_sensible(
         json!({"additional_creators": [BOB], "type": "m.space", "m.federate": false,
                "predecessor": {"room_id": "!old"}}),
     );
-    let create = world
-        .events
-        .values()
-        .find(|event| event.is_create())
-        .unwrap()
-        .clone();
+    let create = world.events.values().find(|event| event.is_create()).unwrap().clone();
     assert_eq!(facts::room_version(&create).as_str(), "12");
     assert_eq!(facts::creators(&create, world.rules).len(), 2);
     assert_eq!(facts::room_type(&create).unwrap().as_str(), "m.space");
@@ -314,14 +228,8 @@ fn facts_about_a_room_have_their_defaults_where_its_state_says_nothing_sensible(
     let mut odd = |kind: &str, content: Value| world.make(&[&join], ALICE, kind, Some(""), content);
     let rule = odd(kind::JOIN_RULES, json!({"join_rule": 7}));
     assert_eq!(facts::join_rule(Some(&rule)).as_str(), "invite");
-    let visibility = odd(
-        kind::HISTORY_VISIBILITY,
-        json!({"history_visibility": "org.odd"}),
-    );
-    assert_eq!(
-        facts::history_visibility(Some(&visibility)).as_str(),
-        "shared"
-    );
+    let visibility = odd(kind::HISTORY_VISIBILITY, json!({"history_visibility": "org.odd"}));
+    assert_eq!(facts::history_visibility(Some(&visibility)).as_str(), "shared");
     let restricted = odd(
         kind::JOIN_RULES,
         json!({"join_rule": "restricted", "allow": [
@@ -335,6 +243,19 @@ fn facts_about_a_room_have_their_defaults_where_its_state_says_nothing_sensible(
 }
 
 #[test]
+fn a_rooms_access_list_says_which_servers_take_part() {
+    let (mut world, join) = World::new("12");
+    let mut list = |content: Value| world.make(&[&join], ALICE, kind::SERVER_ACL, Some(""), content);
+    let allowed = |list: &Pdu, server: &str| facts::server_is_allowed(Some(list), server.try_into().unwrap());
+    let good = list(json!({"allow": ["*", 7], "deny": ["*.evil.example"], "allow_ip_literals": false}));
+    assert!(allowed(&good, "good.example") && allowed(&good, "good.example:8448"));
+    assert!(!allowed(&good, "very.EVIL.example:1") && !allowed(&good, "1.2.3.4"));
+    assert!(!allowed(&list(json!({})), "good.example"));
+    assert!(!allowed(&list(json!({"allow": "*"})), "good.example"));
+    assert!(facts::server_is_allowed(None, "good.example".try_into().unwrap()));
+}
+
+#[test]
 fn powers_are_read_from_odd_levels_as_far_as_they_make_sense() {
     let content = json!({
         "users": {BOB: "75", CAROL: [], "not a user": 3}, "users_default": null,
@@ -343,33 +264,15 @@ fn powers_are_read_from_odd_levels_as_far_as_they_make_sense() {
     });
     for (version, bob, name, ban) in [("9", 75, 20, 30), ("10", 0, 50, 50)] {
         let (mut world, join) = World::new(version);
-        let event = world.make(
-            &[&join],
-            ALICE,
-            kind::POWER_LEVELS,
-            Some(""),
-            content.clone(),
-        );
-        let create = world
-            .events
-            .values()
-            .find(|event| event.is_create())
-            .unwrap()
-            .clone();
+        let event = world.make(&[&join], ALICE, kind::POWER_LEVELS, Some(""), content.clone());
+        let create = world.events.values().find(|event| event.is_create()).unwrap().clone();
         let powers = Powers::new(&create, Some(&event), world.rules);
 
-        assert_eq!(
-            powers.of(user(BOB)),
-            ruma::Int::from(bob),
-            "version {version}"
-        );
+        assert_eq!(powers.of(user(BOB)), ruma::Int::from(bob), "version {version}");
         assert_eq!(powers.of(user(CAROL)), ruma::int!(0));
         assert_eq!(powers.needed_to_set("m.room.name"), ruma::Int::from(name));
         assert_eq!(powers.needed_to_set("m.room.topic"), ruma::int!(50));
-        assert_eq!(
-            powers.needed(room::auth::PowerField::Ban),
-            ruma::Int::from(ban)
-        );
+        assert_eq!(powers.needed(room::auth::PowerField::Ban), ruma::Int::from(ban));
         assert_eq!(powers.needed(room::auth::PowerField::Kick), ruma::int!(50));
         assert_eq!(powers.needed_to_notify("room"), ruma::int!(10));
     }
@@ -379,12 +282,7 @@ fn powers_are_read_from_odd_levels_as_far_as_they_make_sense() {
 fn creators_are_all_powerful_from_version_twelve_on_and_only_where_nothing_is_said_before() {
     for version in versions::UNDERSTOOD {
         let (world, _) = World::new(version.as_str());
-        let create = world
-            .events
-            .values()
-            .find(|event| event.is_create())
-            .unwrap()
-            .clone();
+        let create = world.events.values().find(|event| event.is_create()).unwrap().clone();
         let powers = Powers::new(&create, None, world.rules);
         let infinite = powers.of(user(ALICE)) > ruma::int!(1000);
         assert_eq!(infinite, version.as_str() == "12");

@@ -125,15 +125,9 @@ impl World {
             let next = StateKeyNumber(3 * self.state_keys.len() as u64);
             self.state_keys.entry(key.clone()).or_insert(next);
             after.insert(key, id.clone());
-            let witnesses: Vec<_> = event
-                .auth_events
-                .iter()
-                .map(|id| self.numbers[id])
-                .collect();
+            let witnesses: Vec<_> = event.auth_events.iter().map(|id| self.numbers[id]).collect();
             let is_power_levels = event.is_state(kind::POWER_LEVELS, "");
-            self.graph
-                .insert(number, &witnesses, is_power_levels)
-                .unwrap();
+            self.graph.insert(number, &witnesses, is_power_levels).unwrap();
         }
         self.events.insert(id.clone(), Arc::new(event));
         self.after.insert(id.clone(), after);
@@ -156,44 +150,23 @@ impl World {
     pub(crate) fn resolve<'a>(&self, states: impl IntoIterator<Item = &'a StateMap>) -> StateMap {
         let states: Vec<State> = states
             .into_iter()
-            .map(|map| {
-                map.iter()
-                    .map(|(k, id)| (self.state_keys[k], self.numbers[id]))
-                    .collect()
-            })
+            .map(|map| map.iter().map(|(k, id)| (self.state_keys[k], self.numbers[id])).collect())
             .collect();
         let state = match resolve::start(self.rules, &states, &self.graph).unwrap() {
             Start::Agreed(state) => state,
             Start::Forked(resolution) => self.drive(*resolution),
         };
-        let keys: BTreeMap<_, _> = self
-            .state_keys
-            .iter()
-            .map(|(key, number)| (number, key))
-            .collect();
-        let ids: BTreeMap<_, _> = self
-            .numbers
-            .iter()
-            .map(|(id, number)| (number, id))
-            .collect();
-        state
-            .iter()
-            .map(|(key, event)| (keys[&key].clone(), ids[&event].clone()))
-            .collect()
+        let keys: BTreeMap<_, _> = self.state_keys.iter().map(|(key, number)| (number, key)).collect();
+        let ids: BTreeMap<_, _> = self.numbers.iter().map(|(id, number)| (number, id)).collect();
+        state.iter().map(|(key, event)| (keys[&key].clone(), ids[&event].clone())).collect()
     }
 
     fn drive(&self, mut resolution: Resolution) -> State {
-        let by_number: BTreeMap<_, _> = self
-            .numbers
-            .iter()
-            .map(|(id, number)| (number, &self.events[id]))
-            .collect();
+        let by_number: BTreeMap<_, _> = self.numbers.iter().map(|(id, number)| (number, &self.events[id])).collect();
         loop {
             match resolution.step().unwrap() {
                 Step::Events(wanted) => {
-                    let events = wanted
-                        .iter()
-                        .map(|number| (*number, by_number[number].clone()));
+                    let events = wanted.iter().map(|number| (*number, by_number[number].clone()));
                     resolution.supply_events(events).unwrap();
                 }
                 Step::Keys(wanted) => {
