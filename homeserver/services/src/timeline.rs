@@ -384,6 +384,7 @@ impl Timeline {
             state_after_nid: change.is_some().then_some(snapshot.nid),
             pdu,
         });
+        self.events.built(Arc::clone(&event));
         if let Some(change) = &change {
             self.change_state(&mut now, nid, change, Some(&event), &mut effects).await?;
         }

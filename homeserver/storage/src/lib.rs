@@ -25,4 +25,4 @@ pub mod timeline;
 
 pub use error::{Error, Result};
 pub use sql::{STATEMENTS, Statement};
-pub use store::{Settings, Span, Store, Tx};
+pub use store::{Settings, Span, Store, Tx, fresh_schema};
