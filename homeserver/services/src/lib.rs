@@ -14,6 +14,7 @@ pub mod error;
 pub mod federation;
 pub mod notify;
 pub mod timeline;
+pub mod view;
 
 pub use context::Context;
 pub use error::{Error, Result};
