@@ -15,8 +15,12 @@ pub mod migrate;
 pub mod store;
 
 pub mod events;
+pub mod media;
 pub mod members;
 pub mod numbers;
+pub mod push_rules;
+pub mod pushers;
+pub mod receipts;
 pub mod rooms;
 pub mod states;
 pub mod streams;
