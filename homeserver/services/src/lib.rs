@@ -12,7 +12,11 @@ pub mod clock;
 pub mod context;
 pub mod error;
 pub mod federation;
+pub mod joined;
 pub mod notify;
+pub mod presence;
+pub mod receipts;
+pub mod typing;
 
 pub use context::Context;
 pub use error::{Error, Result};
@@ -30,6 +34,12 @@ pub struct All {
     pub accounts: accounts::Accounts,
     /// Other servers.
     pub federation: federation::Federation,
+    /// Who is there.
+    pub presence: presence::Presence,
+    /// Who has read what.
+    pub receipts: receipts::Receipts,
+    /// Who types where.
+    pub typing: typing::Typing,
 }
 
 impl Services {
@@ -39,8 +49,11 @@ impl Services {
     /// What a service's start may meet.
     pub async fn start(cx: Context) -> Result<Self> {
         let accounts = accounts::Accounts::new(cx.clone());
-        let federation = federation::Federation::new(cx);
-        Ok(Self(Arc::new(All { accounts, federation })))
+        let federation = federation::Federation::new(cx.clone());
+        let presence = presence::Presence::new(cx.clone(), presence::Settings::default());
+        let receipts = receipts::Receipts::new(cx.clone());
+        let typing = typing::Typing::new(cx);
+        Ok(Self(Arc::new(All { accounts, federation, presence, receipts, typing })))
     }
 }
 
