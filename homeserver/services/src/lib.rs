@@ -7,12 +7,17 @@
 //! Floors, lowest first: `clock error notify federation::signing` → `context` → `accounts devices keys to_device account_data profiles
 //! receipts typing presence media appservices push federation` → `timeline` → `rooms incoming sync`.
 
+pub mod account_data;
 pub mod accounts;
 pub mod clock;
 pub mod context;
 pub mod error;
 pub mod federation;
+pub mod filters;
+pub mod key_backup;
+pub mod keys;
 pub mod notify;
+pub mod to_device;
 
 pub use context::Context;
 pub use error::{Error, Result};
@@ -28,6 +33,16 @@ pub struct Services(Arc<All>);
 pub struct All {
     /// Accounts and access tokens.
     pub accounts: accounts::Accounts,
+    /// Account data and tags.
+    pub account_data: account_data::AccountData,
+    /// Filters of sync.
+    pub filters: filters::Filters,
+    /// Public keys of devices and users.
+    pub keys: keys::Keys,
+    /// Encrypted room keys.
+    pub key_backup: key_backup::KeyBackup,
+    /// Messages between devices.
+    pub to_device: to_device::ToDevice,
     /// Other servers.
     pub federation: federation::Federation,
 }
@@ -39,8 +54,13 @@ impl Services {
     /// What a service's start may meet.
     pub async fn start(cx: Context) -> Result<Self> {
         let accounts = accounts::Accounts::new(cx.clone());
+        let account_data = account_data::AccountData::new(cx.clone());
+        let filters = filters::Filters::new(cx.clone());
+        let keys = keys::Keys::new(cx.clone(), keys::Settings::default(), Arc::new(keys::remote::Alone));
+        let key_backup = key_backup::KeyBackup::new(cx.clone());
+        let to_device = to_device::ToDevice::new(cx.clone(), Arc::new(to_device::Alone));
         let federation = federation::Federation::new(cx);
-        Ok(Self(Arc::new(All { accounts, federation })))
+        Ok(Self(Arc::new(All { accounts, account_data, filters, keys, key_backup, to_device, federation })))
     }
 }
 

@@ -14,14 +14,26 @@ pub mod error;
 pub mod migrate;
 pub mod store;
 
+pub mod account_data;
+pub mod cross_signing;
+pub mod dehydrated_devices;
+pub mod device_changes;
+pub mod device_keys;
 pub mod events;
+pub mod filters;
+pub mod key_backups;
+pub mod locks;
 pub mod members;
 pub mod numbers;
+pub mod one_time_keys;
 pub mod relations;
+pub mod remote_device_lists;
 pub mod rooms;
+pub mod sharing;
 pub mod states;
 pub mod streams;
 pub mod timeline;
+pub mod to_device;
 
 pub use error::{Error, Result};
 pub use sql::{STATEMENTS, Statement};
