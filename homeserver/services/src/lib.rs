@@ -20,6 +20,7 @@ pub mod keys;
 pub mod notify;
 pub mod presence;
 pub mod receipts;
+pub mod sync;
 pub mod timeline;
 pub mod to_device;
 pub mod typing;
@@ -61,6 +62,8 @@ pub struct All {
     pub timeline: timeline::Timeline,
     /// Events as readers see them.
     pub view: view::View,
+    /// What happened since a client last asked.
+    pub sync: sync::Sync,
 }
 
 impl Services {
@@ -80,7 +83,17 @@ impl Services {
         let typing = typing::Typing::new(cx.clone());
         let federation = federation::Federation::new(cx.clone());
         let timeline = timeline::Timeline::start(cx.clone());
-        let view = view::View::new(cx, timeline.clone());
+        let view = view::View::new(cx.clone(), timeline.clone());
+        let sources = sync::Sources {
+            timeline: timeline.clone(),
+            view: view.clone(),
+            receipts: receipts.clone(),
+            typing: typing.clone(),
+            presence: presence.clone(),
+            keys: keys.clone(),
+            to_device: to_device.clone(),
+        };
+        let sync = sync::Sync::start(cx, sources);
         Ok(Self(Arc::new(All {
             accounts,
             account_data,
@@ -94,6 +107,7 @@ impl Services {
             federation,
             timeline,
             view,
+            sync,
         })))
     }
 }

@@ -1,11 +1,12 @@
 //! `/_matrix/client/…`: the Client-Server API.
 
-pub mod presence;
 pub mod dehydrated_device;
 pub mod keys;
+pub mod presence;
 pub mod room_keys;
 pub mod rooms;
 pub mod send_to_device;
+pub mod sync;
 pub mod user;
 
 use axum::routing;
@@ -14,10 +15,16 @@ use super::call::Endpoints;
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     let endpoints = rooms::endpoints(endpoints);
-    endpoints.endpoint(presence::put).endpoint(presence::get)
+    let endpoints = sync_and_presence(endpoints);
     let endpoints = encryption(endpoints);
-    let endpoints = account_data(endpoints);
-    rooms::endpoints(endpoints)
+    account_data(endpoints)
+}
+
+fn sync_and_presence(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .raw::<ruma::api::client::sync::sync_events::v3::Request, _, _>(sync::get, "routes::client::sync::get")
+        .endpoint(presence::put)
+        .endpoint(presence::get)
 }
 
 fn encryption(endpoints: Endpoints) -> Endpoints {
