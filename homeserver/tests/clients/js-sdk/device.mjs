@@ -114,11 +114,11 @@ export class Device {
     }
 
     /** The event once it is here in clear text. */
-    readable(roomId, eventId) {
+    readable(roomId, eventId, secondsMax = WAIT_SECONDS_MAX) {
         return this.until(`${eventId} in clear text`, () => {
             const event = this.event(roomId, eventId);
             return event && !event.isBeingDecrypted() && !event.isDecryptionFailure() && event.getType() !== "m.room.encrypted" && event;
-        });
+        }, secondsMax);
     }
 
     /**
