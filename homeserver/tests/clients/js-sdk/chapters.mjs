@@ -16,16 +16,16 @@ const relatesTo = (rel_type, event_id, more) => ({ "m.relates_to": { rel_type, e
 /** Keys, devices and trust: two devices each of alice and bob, cross-signed, with secret storage and key backup. */
 export async function gather(steps, { alice, bob, others = [] }) {
     const a1 = await steps.need("alice logs in on her laptop and it syncs", async () => (await Device.login("alice's laptop", alice.server, alice)).start());
-    const b1 = await steps.need("bob logs in on his laptop, with a refresh token", async () => {
-        const device = await Device.login("bob's laptop", bob.server, bob, { refresh: true });
-        must(device.loginAnswer.refresh_token && device.loginAnswer.expires_in_ms > 0, "the login answer has a refresh token and a lifetime");
-        return device.start();
-    });
-    await steps.step("bob's refresh token gives a new access token, which his laptop goes on with", async () => {
-        const fresh = await b1.client.refreshToken(b1.loginAnswer.refresh_token);
-        must(fresh.access_token !== b1.token, "the access token is a new one");
-        b1.client.setAccessToken(fresh.access_token);
-        must((await b1.client.whoami()).device_id === b1.deviceId, "the new token belongs to the same device");
+    const b1 = await steps.need("bob logs in on his laptop and it syncs", async () => (await Device.login("bob's laptop", bob.server, bob)).start());
+    await steps.step("bob's tablet asks for a refresh token, gets a new access token for it, and logs out", async () => {
+        const tablet = await Device.login("bob's tablet", bob.server, bob, { refresh: true });
+        const { refresh_token: refreshToken, expires_in_ms: lifetimeMs } = tablet.loginAnswer;
+        must(refreshToken && lifetimeMs > 0, "the login answer has a refresh token and a lifetime");
+        const fresh = await tablet.client.refreshToken(refreshToken);
+        must(fresh.access_token !== tablet.token, "the access token is a new one");
+        tablet.client.setAccessToken(fresh.access_token);
+        must((await tablet.client.whoami()).device_id === tablet.deviceId, "the new token belongs to the same device");
+        await tablet.client.logout();
     });
 
     const recoveryKey = await steps.need("alice bootstraps cross-signing, secret storage and key backup", () => a1.bootstrap());

@@ -44,7 +44,11 @@ async function holdings(device, roomId) {
  * that of one sender may not.
  */
 export async function differences(devices, roomId) {
-    const [first, ...rest] = await Promise.all(devices.map((device) => holdings(device, roomId)));
+    // One after another: a server that joined late fetches history while it is paged, and Synapse gives up for an
+    // hour on an event if the server it asked is itself still fetching it.
+    const held = [];
+    for (const device of devices) held.push(await holdings(device, roomId));
+    const [first, ...rest] = held;
     const found = first.duplicates.map((id) => `${devices[0].name} has ${id} twice`);
     rest.forEach((other, index) => {
         const who = `${devices[0].name} / ${devices[index + 1].name}`;
