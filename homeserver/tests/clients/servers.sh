@@ -34,9 +34,10 @@ close_workplace() {
   [ -n "${KEEP_WORKPLACE:-}" ] && echo "kept: $work" >&2 || rm -rf "$work"
   exit "$status"
 }
-stop_process() { # PID_FILE: SIGTERM, then SIGKILL after ten seconds
-  local pid; pid=$(cat "$1"); rm -f "$1"
-  kill "$pid" 2>/dev/null || return 0
+stop_process() { # PID_FILE: SIGTERM (or what is in "signal" beside it), then SIGKILL after ten seconds
+  local pid signal=TERM; pid=$(cat "$1"); rm -f "$1"
+  [ -s "${1%/*}/signal" ] && signal=$(cat "${1%/*}/signal")
+  kill -"$signal" "$pid" 2>/dev/null || return 0
   local look
   for look in $(seq 100); do kill -0 "$pid" 2>/dev/null || return 0; sleep 0.1; done
   kill -9 "$pid" 2>/dev/null
@@ -112,6 +113,7 @@ start_postgres() { # sets $postgres_port and $postgres_url (its database "postgr
   (cd "$place" && "${as[@]}" "$bin/initdb" -D "$place/data" -U voicechat --auth=trust --encoding=UTF8 --locale=C >"$place/initdb.log" 2>&1) || { cat "$place/initdb.log" >&2; die "initdb failed"; }
   (cd "$place" && exec "${as[@]}" "$bin/postgres" -D "$place/data" -p "$postgres_port" -k "$place" -h 127.0.0.1 -c max_connections=300 >"$place/log" 2>&1) &
   echo $! >"$place/pid"
+  echo INT >"$place/signal" # TERM would wait for clients
   answers "$bin/pg_isready" -q -h 127.0.0.1 -p "$postgres_port" || die "PostgreSQL does not answer"
   postgres_url=postgres://voicechat@127.0.0.1:$postgres_port/postgres
   psql=("$bin/psql" -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$postgres_port" -U voicechat)

@@ -10,9 +10,9 @@ import process from "node:process";
 import { Steps, must, within } from "../js-sdk/steps.mjs";
 import { Instance } from "./instance.mjs";
 import { Client, Reader, Writer, faults, history } from "./load.mjs";
+import { Rounds } from "./rounds.mjs";
 
 const ROUNDS = Number(process.env.KILL_ROUNDS ?? 10);
-const KILL_AFTER = Number(process.env.KILL_AFTER ?? 100);
 const WRITERS = Number(process.env.WRITERS ?? 4);
 const ROOMS = 3;
 const ROUND_SECONDS_MAX = 180;
@@ -34,12 +34,12 @@ await Steps.tell(title, async (steps) => {
     if (instances.length > 1) await steps.step("a sync waiting on one instance is woken by a write on the other", () => wakes(writers[0], readers[0], rooms[0]));
     await Promise.all(readers.map((reader) => reader.start()));
 
-    const load = new Load(writers, readers);
+    const rounds = new Rounds(instances, writers, readers);
     for (let round = 1; round <= ROUNDS; round += 1) {
-        await steps.step(`round ${round}: killed under load, and the load goes on`, () => load.round(round), ROUND_SECONDS_MAX);
-        if (load.broken) break;
+        await steps.step(`round ${round}: killed under load, and the load goes on`, () => rounds.round(round), ROUND_SECONDS_MAX);
+        if (rounds.broken) break;
     }
-    await steps.need("the load ends in peace, the readers have caught up", () => load.end(), ROUND_SECONDS_MAX);
+    await steps.need("the load ends in peace, the readers have caught up", () => rounds.end(), ROUND_SECONDS_MAX);
     const total = writers.reduce((sum, writer) => sum + writer.acknowledged.length, 0);
     console.log(`# ${total} events acknowledged, ${readers.map((reader) => reader.syncs).join(" + ")} syncs`);
     await steps.step("every acknowledged event is in its room once, each writer's in order", () => inRooms(writers, readers[0], rooms), ROUND_SECONDS_MAX);
@@ -73,73 +73,6 @@ async function wakes(writer, reader, roomId) {
     const answer = await within(WAKE_SECONDS_MAX, "the waiting sync", waiting);
     const shown = answer.rooms?.join?.[roomId]?.timeline.events.map((event) => event.event_id) ?? [];
     must(shown.includes(eventId), `it shows ${shown}`);
-}
-
-class Load {
-    #writing = new AbortController();
-    #reading = new AbortController();
-    #round = 0;
-    #waiters = [];
-    #count = 0;
-    broken = false;
-
-    constructor(writers, readers) {
-        this.writers = writers;
-        this.readers = readers;
-        this.written = Promise.all(writers.map((writer) => writer.run(this.#writing.signal, () => this.#round, () => this.#acknowledged())));
-        this.read = Promise.all(readers.map((reader) => reader.run(this.#reading.signal)));
-        // A writer or a reader that is refused ends the load; the round that waits for it says so.
-        this.failed = Promise.race([this.written, this.read]).then(() => new Promise(() => {}), (error) => {
-            this.broken = true;
-            throw error;
-        });
-        this.failed.catch(() => {});
-    }
-
-    #acknowledged() {
-        this.#count += 1;
-        this.#waiters = this.#waiters.filter(({ count, resolve }) => this.#count < count || resolve());
-    }
-
-    #more(count) {
-        const enough = new Promise((resolve) => this.#waiters.push({ count: this.#count + count, resolve }));
-        return Promise.race([enough, this.failed]);
-    }
-
-    /** Load, kill -9 one instance in the middle of it, go on without it if there is another, start it again, go on. */
-    async round(number) {
-        this.#round = number;
-        await this.#more(Math.ceil(KILL_AFTER * (0.5 + Math.random())));
-        const victim = instances[number % instances.length];
-        await victim.kill();
-        if (instances.length > 1) await this.#more(Math.ceil(KILL_AFTER / 2));
-        await victim.start();
-        await this.#more(1);
-    }
-
-    async end() {
-        if (this.broken) return this.failed;
-        this.#writing.abort();
-        await this.written;
-        const complete = () => this.readers.every((reader) => {
-            const shown = new Set([...reader.seen.values()].flat().map((event) => event.event_id));
-            return this.writers.every((writer) => shown.has(writer.acknowledged.at(-1).eventId));
-        });
-        const syncs = this.readers.map((reader) => reader.syncs);
-        // one more sync of each reader than the wait of a sync allows for is proof that nothing more comes
-        await Promise.race([this.failed, until(() => complete() || this.readers.every((reader, index) => reader.syncs > syncs[index] + 2))]);
-        this.#reading.abort();
-        await this.read;
-        return undefined;
-    }
-}
-
-/** Resolves when `holds` does; looked at on every turn of the readers, which is whenever the event loop has served one. */
-function until(holds) {
-    return new Promise((resolve) => {
-        const look = () => (holds() ? resolve() : setTimeout(look, 100));
-        look();
-    });
 }
 
 async function inRooms(writers, reader, rooms) {

@@ -12,10 +12,14 @@ const RETRY_MS = 50;
 export class Client {
     constructor(servers, favourite, token, userId) {
         this.servers = servers;
-        this.at = favourite % servers.length;
+        this.favourite = favourite % servers.length;
+        this.goHome();
         this.token = token;
         this.userId = userId;
     }
+
+    /** Back to the instance it prefers, from wherever an outage has driven it. */
+    goHome() { this.at = this.favourite; }
 
     static async register(servers, favourite, name) {
         const [user, password] = [freshName(name), freshName("secret")];

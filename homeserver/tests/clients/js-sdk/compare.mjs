@@ -23,8 +23,9 @@ const sorted = (value) => {
     return Object.fromEntries(Object.keys(value).sort().map((key) => [key, sorted(value[key])]));
 };
 
-async function holdings(device, roomId) {
-    const events = (await everything(device, roomId)).reverse();
+async function holdings(device, roomId, since) {
+    const all = (await everything(device, roomId)).reverse();
+    const events = all.slice(Math.max(0, all.findIndex((event) => event.event_id === since)));
     const ids = events.map((event) => event.event_id);
     const bySender = new Map();
     for (const event of events) bySender.set(event.sender, [...(bySender.get(event.sender) ?? []), event.event_id]);
@@ -41,13 +42,14 @@ async function holdings(device, roomId) {
  * In what two or more servers differ about a room, in words; an empty list if in nothing.
  *
  * Events and state have to be the same. The order of events of different senders may differ between servers,
- * that of one sender may not.
+ * that of one sender may not. With `since`, an event that was sent when all servers were in the room, only the events
+ * from there on are compared: of what was before, a server that joined late has what it fetched, and Synapse gives up
+ * for an hour on an event if the server it happens to ask has not fetched it yet.
  */
-export async function differences(devices, roomId) {
-    // One after another: a server that joined late fetches history while it is paged, and Synapse gives up for an
-    // hour on an event if the server it asked is itself still fetching it.
+export async function differences(devices, roomId, since) {
+    // one after another, so that a server that fetches history can have it from the one paged before
     const held = [];
-    for (const device of devices) held.push(await holdings(device, roomId));
+    for (const device of devices) held.push(await holdings(device, roomId, since));
     const [first, ...rest] = held;
     const found = first.duplicates.map((id) => `${devices[0].name} has ${id} twice`);
     rest.forEach((other, index) => {

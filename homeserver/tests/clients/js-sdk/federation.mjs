@@ -41,18 +41,18 @@ await Steps.tell(`js-sdk story across ${process.env.BASE_URLS}`, async (steps) =
     await exchangeFile(steps, cast, conversation);
     await restore(steps, cast, alice, conversation);
     const representatives = [cast.a1, cast.b1, ...cast.others];
-    await agree(steps, representatives, conversation.roomId, "all servers have the same events and the same state");
+    await agree(steps, representatives, conversation.roomId, conversation.said[0], "all servers have the same events and the same state");
     await backfill(steps, representatives);
-    if (process.env.STOP_SERVER && process.env.START_SERVER) await absence(steps, representatives, conversation.roomId);
+    if (process.env.STOP_SERVER && process.env.START_SERVER) await absence(steps, representatives, conversation);
     else console.log("# no STOP_SERVER and START_SERVER: not told how a server comes back");
     await part(cast);
 });
 
-function agree(steps, devices, roomId, name) {
+function agree(steps, devices, roomId, since, name) {
     return steps.step(name, async () => {
         let last = [];
         const same = devices[0].until("the servers to agree", async () => {
-            const { found, events, state } = await differences(devices, roomId);
+            const { found, events, state } = await differences(devices, roomId, since);
             last = found;
             return found.length === 0 && { events, state };
         }, CATCH_UP_SECONDS_MAX);
@@ -91,11 +91,11 @@ async function backfill(steps, [host, ...guests]) {
             must(events[0].getType() === "m.room.create", `the first event is ${events[0].getType()}`);
         }, CATCH_UP_SECONDS_MAX);
     }
-    await agree(steps, [host, ...guests], roomId, "and all servers hold the same history");
+    await agree(steps, [host, ...guests], roomId, undefined, "and all servers hold the same history");
 }
 
 /** One server is away for a while, the others talk on; then it comes back and has everything. */
-async function absence(steps, devices, roomId) {
+async function absence(steps, devices, { roomId, said }) {
     const away = devices[DOWN_SERVER];
     const present = devices.filter((device) => device !== away);
     await steps.need(`the server of ${away.name} stops`, () => command(process.env.STOP_SERVER), COMMAND_SECONDS_MAX);
@@ -121,7 +121,7 @@ async function absence(steps, devices, roomId) {
     await steps.step(`${away.name} reads all ${missed.length} messages that were missed`, async () => {
         for (const eventId of missed) await away.readable(roomId, eventId, CATCH_UP_SECONDS_MAX);
     }, CATCH_UP_SECONDS_MAX);
-    await agree(steps, devices, roomId, "afterwards all servers have the same events and the same state");
+    await agree(steps, devices, roomId, said[0], "afterwards all servers have the same events and the same state");
 }
 
 function command(line) {
