@@ -39,8 +39,9 @@ stop_process() { # PID_FILE: SIGTERM (or what is in "signal" beside it), then SI
   [ -s "${1%/*}/signal" ] && signal=$(cat "${1%/*}/signal")
   kill -"$signal" "$pid" 2>/dev/null || return 0
   local look
-  for look in $(seq 100); do kill -0 "$pid" 2>/dev/null || return 0; sleep 0.1; done
+  for look in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
   kill -9 "$pid" 2>/dev/null
+  wait "$pid" 2>/dev/null # so that the shell does not remark on it
   return 0
 }
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
