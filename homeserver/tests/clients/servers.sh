@@ -27,9 +27,12 @@ close_workplace() {
   trap - EXIT
   local pid_file
   for pid_file in "$work"/*/pid; do [ -s "$pid_file" ] && stop_process "$pid_file"; done
-  if [ "$status" -ne 0 ] && [ -n "${KEEP_FAILED:-1}" ]; then
+  if [ "$status" -ne 0 ]; then
     local log
-    for log in "$work"/*/log; do [ -s "$log" ] && { echo "-- the end of $log"; tail -n 15 "$log"; } >&2; done
+    for log in "$work"/*/log; do
+      case $log in */postgres/log | */valkey/log) continue ;; esac
+      [ -s "$log" ] && { echo "-- the end of $log"; tail -n 15 "$log"; } >&2
+    done
   fi
   [ -n "${KEEP_WORKPLACE:-}" ] && echo "kept: $work" >&2 || rm -rf "$work"
   exit "$status"
@@ -40,9 +43,8 @@ stop_process() { # PID_FILE: SIGTERM (or what is in "signal" beside it), then SI
   kill -"$signal" "$pid" 2>/dev/null || return 0
   local look
   for look in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
-  kill -9 "$pid" 2>/dev/null
-  wait "$pid" 2>/dev/null # so that the shell does not remark on it
-  return 0
+  kill -9 "$pid" 2>/dev/null || true
+  wait "$pid" 2>/dev/null || true # so that the shell does not remark on it
 }
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 answers() { # COMMAND…: until it succeeds, for START_SECONDS_MAX at most
@@ -167,7 +169,7 @@ prepare_homeserver() {
     printf 'exec %q' "$voicechat"
     printf ' %q' "${role:-homeserver}" --data "$data" --server-name "$server_name" \
       --listen "127.0.0.1:$client_port" --federation-listen "127.0.0.1:$federation_port" \
-      --federation-certificate "$place/tls.crt" --federation-key "$place/tls.key" \
+      --tls-certificate "$place/tls.crt" --tls-key "$place/tls.key" \
       --open-registration --registration-shared-secret "$secret" \
       --allow-private-addresses --trust-ca "$work/ca.crt" --no-rate-limits ${more[@]+"${more[@]}"}
     printf ' >>%q 2>&1\n' "$place/log"

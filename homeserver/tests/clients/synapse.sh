@@ -42,6 +42,7 @@ rc_message: $fast
 rc_registration: $fast
 rc_login: {address: $fast, account: $fast, failed_attempts: $fast}
 rc_joins: {local: $fast, remote: $fast}
+rc_joins_per_room: $fast
 rc_invites: {per_room: $fast, per_user: $fast, per_issuer: $fast}
 rc_room_creation: $fast
 rc_federation: {sleep_limit: 200, window_size: 1000, concurrent: 20}
