@@ -10,9 +10,13 @@
 pub mod accounts;
 pub mod clock;
 pub mod context;
+pub mod devices;
 pub mod error;
 pub mod federation;
+pub mod limits;
 pub mod notify;
+pub mod profiles;
+pub mod valkey;
 
 pub use context::Context;
 pub use error::{Error, Result};
@@ -26,10 +30,27 @@ pub struct Services(Arc<All>);
 /// The services.
 #[derive(Debug)]
 pub struct All {
+    /// Rates.
+    pub limits: limits::Limits,
     /// Accounts and access tokens.
     pub accounts: accounts::Accounts,
+    /// Devices.
+    pub devices: devices::Devices,
+    /// Profiles.
+    pub profiles: profiles::Profiles,
     /// Other servers.
     pub federation: federation::Federation,
+}
+
+/// The settings of every service.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Where instances share rates and refresh tokens; a single instance needs none.
+    pub valkey_url: Option<String>,
+    /// Rates.
+    pub limits: limits::Settings,
+    /// Accounts.
+    pub accounts: accounts::Settings,
 }
 
 impl Services {
@@ -37,10 +58,17 @@ impl Services {
     ///
     /// # Errors
     /// What a service's start may meet.
-    pub async fn start(cx: Context) -> Result<Self> {
-        let accounts = accounts::Accounts::new(cx.clone());
+    pub async fn start(cx: Context, settings: Settings) -> Result<Self> {
+        let valkey = match &settings.valkey_url {
+            Some(url) => Some(valkey::Valkey::connect(url, cx.server_name.as_str()).await?),
+            None => None,
+        };
+        let limits = limits::Limits::new(cx.clone(), settings.limits, valkey.clone());
+        let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
+        let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone());
+        let profiles = profiles::Profiles::new(cx.clone());
         let federation = federation::Federation::new(cx);
-        Ok(Self(Arc::new(All { accounts, federation })))
+        Ok(Self(Arc::new(All { limits, accounts, devices, profiles, federation })))
     }
 }
 
