@@ -4,10 +4,12 @@
 //! [`registration`], [`openid`]. Devices and profiles are services of their own. Rooms know nothing of accounts and accounts
 //! nothing of rooms: what deactivation means for memberships is for whoever calls [`Accounts::deactivate`].
 
+pub mod appservice_tokens;
 pub mod openid;
 pub mod password;
 pub mod refresh;
 pub mod registration;
+pub mod signed;
 pub mod tokens;
 pub mod uia;
 

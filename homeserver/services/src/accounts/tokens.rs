@@ -17,10 +17,8 @@ use std::{
     time::Duration,
 };
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use quick_cache::sync::Cache;
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use storage::{
     accounts, devices as device_rows,
@@ -29,9 +27,11 @@ use storage::{
     tokens::{self as token_rows, Bearer, Token},
 };
 
+pub use super::appservice_tokens::{AppserviceIdentity, AppserviceTokens, NoAppservices};
 use super::{
     Masquerade, User,
     refresh::{RefreshTokens, Rotation, Successor},
+    signed::Signer,
 };
 use crate::{Context, Error, Result, error::Code, notify::Whisper, valkey::Valkey};
 
@@ -69,43 +69,6 @@ impl Default for Settings {
     }
 }
 
-/// An application service that proved itself by its token.
-#[derive(Debug, Clone)]
-pub struct AppserviceIdentity {
-    /// The id in its registration.
-    pub id: Arc<str>,
-    /// The user it is when it does not say otherwise.
-    pub sender: OwnedUserId,
-    /// Whether rate limits apply to it.
-    pub is_rate_limited: bool,
-}
-
-/// What accounts must know of application services.
-pub trait AppserviceTokens: fmt::Debug + Send + Sync {
-    /// The application service with this token.
-    fn by_token(&self, token: &str) -> Option<AppserviceIdentity>;
-    /// Whether the application service may act as `user`.
-    fn may_be(&self, id: &str, user: &UserId) -> bool;
-    /// Whether `user` lies in a namespace that some application service other than `id` has for itself.
-    fn is_reserved(&self, id: Option<&str>, user: &UserId) -> bool;
-}
-
-/// A server without application services.
-#[derive(Debug, Clone, Copy)]
-pub struct NoAppservices;
-
-impl AppserviceTokens for NoAppservices {
-    fn by_token(&self, _: &str) -> Option<AppserviceIdentity> {
-        None
-    }
-    fn may_be(&self, _: &str, _: &UserId) -> bool {
-        false
-    }
-    fn is_reserved(&self, _: Option<&str>, _: &UserId) -> bool {
-        false
-    }
-}
-
 /// On which device somebody logs in, and how.
 #[derive(Debug, Clone, Default)]
 pub struct NewSession {
@@ -136,23 +99,6 @@ pub struct Session {
     pub expires_in: Option<Duration>,
 }
 
-/// What a JWT of ours says.
-#[derive(Debug, Serialize, Deserialize)]
-struct Claims {
-    /// Our server name.
-    iss: String,
-    /// The user.
-    sub: String,
-    /// The device.
-    did: String,
-    /// Given at, seconds since 1970.
-    iat: u64,
-    /// Good until, seconds since 1970.
-    exp: u64,
-    /// Random, so that no two are the same.
-    jti: String,
-}
-
 /// A recognised token.
 #[derive(Debug, Clone)]
 struct Remembered {
@@ -167,8 +113,7 @@ pub struct Tokens(Arc<Inner>);
 struct Inner {
     cx: Context,
     settings: Settings,
-    encoding: EncodingKey,
-    decoding: DecodingKey,
+    signer: Signer,
     refresh: RefreshTokens,
     appservices: OnceLock<Arc<dyn AppserviceTokens>>,
     remembered: Cache<String, Remembered>,
@@ -205,8 +150,7 @@ impl Tokens {
         let tokens = Self(Arc::new(Inner {
             refresh: RefreshTokens::new(cx.clone(), valkey),
             settings,
-            encoding: EncodingKey::from_secret(&secret),
-            decoding: DecodingKey::from_secret(&secret),
+            signer: Signer::new(cx.server_name.as_str(), &secret),
             appservices: OnceLock::new(),
             remembered: Cache::new(REMEMBERED_MAX),
             forgotten: AtomicU64::new(0),
@@ -244,7 +188,7 @@ impl Tokens {
         if let Some(identity) = self.appservices().by_token(token) {
             return self.authenticate_appservice(&identity, hash(token), masquerade).await;
         }
-        let hash = if token.starts_with("vc_") { hash(token) } else { self.key_of_signed(token).ok_or(UNKNOWN)? };
+        let hash = if token.starts_with("vc_") { hash(token) } else { self.0.signer.key_of(token).ok_or(UNKNOWN)? };
         let now_ms = self.0.cx.clock.now_ms();
         if let Some(known) = self.0.remembered.get(&hash).filter(|known| known.until_ms > now_ms) {
             return Ok(known.user);
@@ -344,7 +288,7 @@ impl Tokens {
         let now_ms = cx.clock.now_ms().cast_signed();
         let (access_token, access_hash, expires_in) = if new.can_refresh {
             let name = cx.randomness.letters(NAME_LEN);
-            let token = self.signed(user_id.as_str(), device_id.as_str(), &name)?;
+            let token = self.0.sign(user_id.as_str(), device_id.as_str(), &name)?;
             (token, hash(&name), Some(self.0.settings.access_lifetime))
         } else {
             let token = format!("vc_{}", cx.randomness.letters(SECRET_LEN));
@@ -449,7 +393,7 @@ impl Tokens {
         let cx = &self.0.cx;
         let names = cx.numbers.user_names(&[user_nid]).await?;
         let user_id = names.get(&user_nid).ok_or(Error::UnknownToken { soft_logout: false })?;
-        let access_token = self.signed(user_id, device_id, name)?;
+        let access_token = self.0.sign(user_id, device_id, name)?;
         let now_ms = cx.clock.now_ms().cast_signed();
         let token = Token {
             hash: hash(name),
@@ -536,32 +480,13 @@ impl Tokens {
         tx.commit().await?;
         Ok(())
     }
-
-    fn signed(&self, user_id: &str, device_id: &str, name: &str) -> Result<String> {
-        let now_s = self.0.cx.clock.now_ms() / 1000;
-        let claims = Claims {
-            iss: self.0.cx.server_name.to_string(),
-            sub: user_id.to_owned(),
-            did: device_id.to_owned(),
-            iat: now_s,
-            exp: now_s.saturating_add(self.0.settings.access_lifetime.as_secs()),
-            jti: name.to_owned(),
-        };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.0.encoding).map_err(Error::internal)
-    }
-
-    /// The row key of a JWT that we signed; `None` for any other text. Whether it has expired the row says.
-    fn key_of_signed(&self, token: &str) -> Option<String> {
-        let mut validation = Validation::new(Algorithm::HS256);
-        // By our own clock, not the machine's.
-        validation.validate_exp = false;
-        validation.set_issuer(&[self.0.cx.server_name.as_str()]);
-        let data = jsonwebtoken::decode::<Claims>(token, &self.0.decoding, &validation).ok()?;
-        Some(hash(&data.claims.jti))
-    }
 }
 
 impl Inner {
+    fn sign(&self, user_id: &str, device_id: &str, name: &str) -> Result<String> {
+        self.signer.sign(user_id, device_id, name, self.cx.clock.now_ms(), self.settings.access_lifetime)
+    }
+
     fn hear(&self, whisper: &Whisper) {
         match whisper {
             Whisper::Revoked(hashes) => {
