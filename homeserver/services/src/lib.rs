@@ -15,13 +15,20 @@ pub mod devices;
 pub mod error;
 pub mod federation;
 pub mod filters;
+pub mod joined;
 pub mod key_backup;
 pub mod keys;
 pub mod limits;
 pub mod notify;
+pub mod presence;
 pub mod profiles;
+pub mod receipts;
+pub mod sync;
+pub mod timeline;
 pub mod to_device;
+pub mod typing;
 pub mod valkey;
+pub mod view;
 
 pub use context::Context;
 pub use error::{Error, Result};
@@ -53,8 +60,20 @@ pub struct All {
     pub key_backup: key_backup::KeyBackup,
     /// Messages between devices.
     pub to_device: to_device::ToDevice,
+    /// Who is there.
+    pub presence: presence::Presence,
+    /// Who has read what.
+    pub receipts: receipts::Receipts,
+    /// Who types where.
+    pub typing: typing::Typing,
     /// Other servers.
     pub federation: federation::Federation,
+    /// Events of rooms.
+    pub timeline: timeline::Timeline,
+    /// Events as readers see them.
+    pub view: view::View,
+    /// What happened since a client last asked.
+    pub sync: sync::Sync,
 }
 
 /// The settings of every service.
@@ -89,7 +108,22 @@ impl Services {
         let filters = filters::Filters::new(cx.clone());
         let key_backup = key_backup::KeyBackup::new(cx.clone());
         let to_device = to_device::ToDevice::new(cx.clone(), Arc::new(to_device::Alone));
-        let federation = federation::Federation::new(cx);
+        let presence = presence::Presence::new(cx.clone(), presence::Settings::default());
+        let receipts = receipts::Receipts::new(cx.clone());
+        let typing = typing::Typing::new(cx.clone());
+        let federation = federation::Federation::new(cx.clone());
+        let timeline = timeline::Timeline::start(cx.clone());
+        let view = view::View::new(cx.clone(), timeline.clone());
+        let sources = sync::Sources {
+            timeline: timeline.clone(),
+            view: view.clone(),
+            receipts: receipts.clone(),
+            typing: typing.clone(),
+            presence: presence.clone(),
+            keys: keys.clone(),
+            to_device: to_device.clone(),
+        };
+        let sync = sync::Sync::start(cx, sources);
         Ok(Self(Arc::new(All {
             limits,
             accounts,
@@ -100,7 +134,13 @@ impl Services {
             keys,
             key_backup,
             to_device,
+            presence,
+            receipts,
+            typing,
             federation,
+            timeline,
+            view,
+            sync,
         })))
     }
 }

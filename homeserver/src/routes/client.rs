@@ -10,12 +10,14 @@ pub mod devices;
 pub mod keys;
 pub mod login;
 pub mod logout;
+pub mod presence;
 pub mod profile;
 pub mod refresh;
 pub mod register;
 pub mod room_keys;
 pub mod rooms;
 pub mod send_to_device;
+pub mod sync;
 pub mod user;
 
 use axum::routing;
@@ -23,9 +25,15 @@ use axum::routing;
 use super::call::Endpoints;
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
+    let endpoints = rooms::endpoints(endpoints);
+    let endpoints = sync_and_presence(endpoints);
+    let endpoints = accounts(endpoints);
     let endpoints = encryption(endpoints);
-    let endpoints = account_data(endpoints);
-    let endpoints = endpoints
+    account_data(endpoints)
+}
+
+fn accounts(endpoints: Endpoints) -> Endpoints {
+    endpoints
         .endpoint(login::get)
         .endpoint(login::post)
         .endpoint(login::post_get_token)
@@ -76,8 +84,14 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
         .endpoint(admin::get_lock)
         .endpoint(admin::put_lock)
         .endpoint(admin::get_suspend)
-        .endpoint(admin::put_suspend);
-    rooms::endpoints(endpoints)
+        .endpoint(admin::put_suspend)
+}
+
+fn sync_and_presence(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .raw::<ruma::api::client::sync::sync_events::v3::Request, _, _>(sync::get, "routes::client::sync::get")
+        .endpoint(presence::put)
+        .endpoint(presence::get)
 }
 
 fn encryption(endpoints: Endpoints) -> Endpoints {
