@@ -15,7 +15,10 @@ pub mod federation;
 pub mod joined;
 pub mod notify;
 pub mod presence;
+pub mod push;
+pub mod push_rules;
 pub mod receipts;
+pub mod timeline;
 pub mod typing;
 
 pub use context::Context;
@@ -32,10 +35,16 @@ pub struct Services(Arc<All>);
 pub struct All {
     /// Accounts and access tokens.
     pub accounts: accounts::Accounts,
+    /// Events of rooms.
+    pub timeline: timeline::Timeline,
     /// Other servers.
     pub federation: federation::Federation,
     /// Who is there.
     pub presence: presence::Presence,
+    /// Whom events are pushed to.
+    pub push: push::Push,
+    /// Which event notifies whom.
+    pub push_rules: push_rules::Rules,
     /// Who has read what.
     pub receipts: receipts::Receipts,
     /// Who types where.
@@ -49,11 +58,14 @@ impl Services {
     /// What a service's start may meet.
     pub async fn start(cx: Context) -> Result<Self> {
         let accounts = accounts::Accounts::new(cx.clone());
+        let push_rules = push_rules::Rules::new(cx.clone());
+        let timeline = timeline::Timeline::start(cx.clone());
         let federation = federation::Federation::new(cx.clone());
         let presence = presence::Presence::new(cx.clone(), presence::Settings::default());
+        let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
         let receipts = receipts::Receipts::new(cx.clone());
         let typing = typing::Typing::new(cx);
-        Ok(Self(Arc::new(All { accounts, federation, presence, receipts, typing })))
+        Ok(Self(Arc::new(All { accounts, timeline, federation, presence, push, push_rules, receipts, typing })))
     }
 }
 

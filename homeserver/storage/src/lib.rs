@@ -21,6 +21,7 @@ pub mod numbers;
 pub mod push_rules;
 pub mod pushers;
 pub mod receipts;
+pub mod relations;
 pub mod rooms;
 pub mod states;
 pub mod streams;

@@ -291,3 +291,32 @@ pub async fn count(tx: &mut Tx, room_nid: i64) -> Result<HashMap<String, i64>> {
 pub async fn forget(tx: &mut Tx, room_nid: i64, user_nid: i64) -> Result<bool> {
     Ok(execute!(tx, FORGET, room_nid, user_nid)? == 1)
 }
+
+/// A member with what delivery needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Inhabitant {
+    /// The user.
+    pub user_nid: i64,
+    /// `join` or `invite`.
+    pub membership: String,
+    /// The user's server.
+    pub server_nid: i64,
+    /// Whether it is ours.
+    pub is_local: bool,
+}
+
+sql!(
+    INHABITANTS,
+    "
+    SELECT m.user_nid, m.membership, u.server_nid, u.is_local
+    FROM members AS m JOIN users AS u ON u.nid = m.user_nid
+    WHERE m.room_nid = $1 AND m.membership IN ('join', 'invite') ORDER BY m.user_nid"
+);
+
+/// Joined and invited members of a room, by ascending number.
+///
+/// # Errors
+/// The driver's.
+pub async fn inhabitants(tx: &mut Tx, room_nid: i64) -> Result<Vec<Inhabitant>> {
+    fetch_all!(tx, INHABITANTS, room_nid)
+}

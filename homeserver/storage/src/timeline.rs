@@ -159,6 +159,18 @@ sql!(
     FROM timeline AS t JOIN events AS e ON e.nid = t.event_nid
     WHERE t.pos > $1 AND t.pos <= $2 ORDER BY t.pos LIMIT $3"
 );
+// Only since the reader's own member event: what was before they may have no right to see.
+sql!(
+    BEFORE_FOR,
+    "
+    SELECT t.pos, t.flags AS timeline_flags, t.thread_nid, t.seq, t.txn,
+        e.nid, e.event_id, e.room_nid, e.depth, e.flags, e.state_nid, e.state_after_nid, e.auth, e.codec, e.body
+    FROM timeline AS t
+    JOIN members AS m ON m.room_nid = t.room_nid AND m.user_nid = $1 AND m.membership = 'join'
+    JOIN timeline AS j ON j.event_nid = m.event_nid AND j.pos < t.pos
+    JOIN events AS e ON e.nid = t.event_nid
+    WHERE t.pos < $2 ORDER BY t.pos DESC LIMIT $3"
+);
 sql!(
     ROOM_POSITIONS,
     "
@@ -215,6 +227,82 @@ sql!(
     SELECT user_nid, room_nid, thread_nid, event_nid, seq FROM read_marks
     WHERE user_nid = $1 AND room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($2))"
 );
+
+/// A notification beyond what the room's sequence counts: a highlight, or a user whose rules differ from the default.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct PushItem {
+    /// Who is notified.
+    pub user_nid: i64,
+    /// The room.
+    pub room_nid: i64,
+    /// Of which event.
+    pub event_nid: i64,
+    /// Root of its thread, or 0.
+    pub thread_nid: i64,
+    /// What it adds to the count of notifications the room's sequence gives: -1, 0 or 1.
+    pub notify: i64,
+    /// Whether it counts as a highlight.
+    pub highlight: bool,
+    /// The push actions, JSON.
+    pub actions: String,
+}
+
+sql!(
+    PUSH_ITEM_PUT,
+    "
+    INSERT INTO push_items (user_nid, room_nid, event_nid, thread_nid, notify, highlight, actions)
+    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (user_nid, room_nid, event_nid) DO NOTHING"
+);
+sql!(
+    PUSH_COUNTS,
+    "
+    SELECT p.room_nid, p.thread_nid, t.pos, p.notify, p.highlight
+    FROM push_items AS p JOIN timeline AS t ON t.event_nid = p.event_nid
+    WHERE p.user_nid = $1 AND p.room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($2)) ORDER BY t.pos"
+);
+sql!(
+    PUSH_ITEMS_READ,
+    "
+    DELETE FROM push_items WHERE user_nid = $1 AND room_nid = $2 AND thread_nid = $3
+        AND event_nid IN (SELECT event_nid FROM timeline WHERE room_nid = $2 AND pos <= $4)"
+);
+
+/// Store notifications.
+///
+/// # Errors
+/// The driver's.
+pub async fn put_push_items(tx: &mut Tx, items: &[PushItem]) -> Result<()> {
+    for i in items {
+        execute!(
+            tx,
+            PUSH_ITEM_PUT,
+            i.user_nid,
+            i.room_nid,
+            i.event_nid,
+            i.thread_nid,
+            i.notify,
+            i.highlight,
+            i.actions.as_str()
+        )?;
+    }
+    Ok(())
+}
+
+/// A user's notifications in rooms: (room, thread, position, what it adds, highlight), in order.
+///
+/// # Errors
+/// The driver's.
+pub async fn push_counts(tx: &mut Tx, user_nid: i64, rooms: &[i64]) -> Result<Vec<(i64, i64, i64, i64, bool)>> {
+    fetch_all!(tx, PUSH_COUNTS, user_nid, json_list(rooms))
+}
+
+/// Forget a user's notifications of a lane up to a position.
+///
+/// # Errors
+/// The driver's.
+pub async fn push_items_read(tx: &mut Tx, user_nid: i64, room_nid: i64, thread_nid: i64, pos: i64) -> Result<u64> {
+    execute!(tx, PUSH_ITEMS_READ, user_nid, room_nid, thread_nid, pos)
+}
 
 /// The newest position anybody was given.
 ///
@@ -318,6 +406,14 @@ pub async fn windows(tx: &mut Tx, rooms: &[(i64, i64)], until: i64, limit: i64) 
 /// The driver's.
 pub async fn between(tx: &mut Tx, since: i64, until: i64, limit: i64) -> Result<Vec<Row>> {
     fetch_all!(tx, BETWEEN, since, until, limit)
+}
+
+/// Events of the rooms a user is joined to with `pos < before`, since they joined, the newest first, at most `limit`.
+///
+/// # Errors
+/// The driver's.
+pub async fn before_for(tx: &mut Tx, user_nid: i64, before: i64, limit: i64) -> Result<Vec<Row>> {
+    fetch_all!(tx, BEFORE_FOR, user_nid, before, limit)
 }
 
 /// The newest position of each room: (room, position or 0).
