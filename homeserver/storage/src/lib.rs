@@ -15,7 +15,9 @@ pub mod migrate;
 pub mod store;
 
 pub mod events;
+pub mod members;
 pub mod numbers;
+pub mod relations;
 pub mod rooms;
 pub mod states;
 pub mod streams;

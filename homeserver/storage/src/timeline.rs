@@ -1,4 +1,4 @@
-//! Tables `timeline`, `state_changes`, `members`, `read_marks`, `push_items`: what an accepted event does to its room, and the
+//! Tables `timeline`, `state_changes`, `read_marks`, `push_items`: what an accepted event does to its room, and the
 //! stream in which clients learn of it.
 //!
 //! | column of timeline | meaning |
