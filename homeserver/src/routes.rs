@@ -7,14 +7,19 @@ pub mod call;
 pub mod client;
 pub mod error;
 pub mod federation;
+pub mod health;
 pub mod limits;
+pub mod root;
+pub mod well_known;
 
+use axum::routing::get;
 use call::Endpoints;
 
 /// Every endpoint of this server.
 #[must_use]
 pub fn endpoints() -> Endpoints {
-    let endpoints = Endpoints::default();
+    let endpoints = Endpoints::default().plain("/", get(root::get)).plain("/health", get(health::get));
+    let endpoints = well_known::endpoints(endpoints);
     let endpoints = client::endpoints(endpoints);
     federation::endpoints(endpoints)
 }

@@ -13,9 +13,11 @@ pub mod context;
 pub mod error;
 pub mod federation;
 pub mod notify;
+pub mod well_known;
 
 pub use context::Context;
 pub use error::{Error, Result};
+pub use storage::Settings as DatabaseSettings;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -30,6 +32,15 @@ pub struct All {
     pub accounts: accounts::Accounts,
     /// Other servers.
     pub federation: federation::Federation,
+    /// Where this server is found.
+    pub well_known: well_known::WellKnown,
+}
+
+/// What each service is told by the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Where this server is found.
+    pub well_known: well_known::Settings,
 }
 
 impl Services {
@@ -37,10 +48,12 @@ impl Services {
     ///
     /// # Errors
     /// What a service's start may meet.
-    pub async fn start(cx: Context) -> Result<Self> {
+    pub async fn start(cx: Context, settings: Settings) -> Result<Self> {
+        let Settings { well_known } = settings;
+        let well_known = well_known::WellKnown::new(well_known);
         let accounts = accounts::Accounts::new(cx.clone());
         let federation = federation::Federation::new(cx);
-        Ok(Self(Arc::new(All { accounts, federation })))
+        Ok(Self(Arc::new(All { accounts, federation, well_known })))
     }
 }
 

@@ -246,6 +246,8 @@ section! {
         homeserver_url: Option<String> = None => "\"http://homeserver:8008\"" plain,
         /// Where clients reach the voice service. Without it: the homeserver's public address.
         public_url: Option<String> = None => "\"https://voice.example.org\"" plain,
+        /// LiveKit services (their JWT endpoints) that Element Call may use instead, told in /.well-known/matrix/client.
+        livekit_urls: Vec<String> = Vec::new(),
         /// Token the voice service shows the homeserver. Without it one is made and kept in the data directory.
         as_token: Option<Secret> = None => "\"a long random text\"" secret,
         /// Token the homeserver shows the voice service. Without it one is made and kept in the data directory.

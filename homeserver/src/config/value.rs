@@ -159,8 +159,9 @@ impl Setting for Duration {
     fn read(value: &Value) -> Result<Self, String> {
         let expected = "a time such as \"500ms\", \"30s\", \"15m\", \"12h\" or \"7d\"";
         let text = string(value, expected)?;
-        let (number, ms) = split_unit(&text, &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)])
-            .ok_or(expected)?;
+        let (number, ms) =
+            split_unit(&text, &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)])
+                .ok_or(expected)?;
         number.checked_mul(ms).map(Self::from_millis).ok_or_else(|| expected.to_owned())
     }
 

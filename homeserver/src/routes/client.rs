@@ -1,9 +1,11 @@
 //! `/_matrix/client/…`: the Client-Server API.
 
 pub mod rooms;
+pub mod versions;
 
 use super::call::Endpoints;
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
+    let endpoints = endpoints.endpoint(versions::get);
     rooms::endpoints(endpoints)
 }

@@ -35,24 +35,26 @@ const CORS_MAX_AGE: Duration = Duration::from_secs(86_400);
 /// What we call ourselves.
 const SERVER: &str = concat!("VoiceChat/", env!("CARGO_PKG_VERSION"));
 
-/// Wrap the router.
+/// Wrap the router. The last layer is the outermost.
 pub(super) fn around(router: Router, settings: &Settings, stopping: &Stopping) -> Router {
     let proxies = settings.trusted_proxies.clone();
     let stopping = stopping.clone();
-    router.layer(
-        ServiceBuilder::new()
-            .layer(middleware::from_fn(move |mut request: Request, next: Next| {
-                proxies.resolve(&mut request);
-                next.run(request)
-            }))
-            .layer(TraceLayer::new_for_http().make_span_with(span).on_request(()).on_response(log).on_failure(()))
-            .layer(SetResponseHeaderLayer::overriding(header::SERVER, HeaderValue::from_static(SERVER)))
-            .layer(cors())
-            .layer(CatchPanicLayer::custom(panicked))
-            .layer(middleware::from_fn(move |request, next| deadline(stopping.clone(), request, next)))
-            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(WorthIt))
-            .layer(RequestBodyTimeoutLayer::new(settings.body_pause_max)),
-    )
+    let inner = ServiceBuilder::new()
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(WorthIt))
+        .layer(RequestBodyTimeoutLayer::new(settings.body_pause_max));
+    let outer = ServiceBuilder::new()
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_request(()).on_response(log).on_failure(()))
+        .layer(SetResponseHeaderLayer::overriding(header::SERVER, HeaderValue::from_static(SERVER)))
+        .layer(cors())
+        .layer(CatchPanicLayer::custom(panicked));
+    router
+        .layer(inner)
+        .layer(middleware::from_fn(move |request: Request, next: Next| deadline(stopping.clone(), request, next)))
+        .layer(outer)
+        .layer(middleware::from_fn(move |mut request: Request, next: Next| {
+            proxies.resolve(&mut request);
+            next.run(request)
+        }))
 }
 
 /// What the log says of a request: never the query, which may hold tokens.
@@ -61,7 +63,7 @@ fn span(request: &Request) -> Span {
     tracing::debug_span!("request", method = %request.method(), path = request.uri().path(), address = ?address)
 }
 
-fn log(response: &Response, took: Duration, _: &Span) {
+fn log<B>(response: &axum::http::Response<B>, took: Duration, _: &Span) {
     let ms = took.as_millis();
     if response.status().is_server_error() {
         tracing::warn!(status = response.status().as_u16(), ms, "answered");
@@ -74,7 +76,15 @@ fn log(response: &Response, took: Duration, _: &Span) {
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::any())
-        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS])
+        .allow_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+            Method::OPTIONS,
+        ])
         .allow_headers([
             header::HeaderName::from_static("x-requested-with"),
             header::CONTENT_TYPE,

@@ -61,35 +61,56 @@ pub struct Relation {
     pub key: Option<String>,
 }
 
-sql!(PUT, "
+sql!(
+    PUT,
+    "
     INSERT INTO relations (parent_id, child_nid, room_nid, rel_type, kind, sender_nid, key)
-    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (parent_id, child_nid) DO NOTHING");
+    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (parent_id, child_nid) DO NOTHING"
+);
 sql!(REMOVE_CHILD, "DELETE FROM relations WHERE child_nid = $1");
-sql!(OF, "
+sql!(
+    OF,
+    "
     SELECT parent_id, child_nid, rel_type, kind, sender_nid, key FROM relations
-    WHERE parent_id IN (SELECT value FROM json_each($1)) ORDER BY child_nid");
-sql!(PAGE_BACK, "
+    WHERE parent_id IN (SELECT value FROM json_each($1)) ORDER BY child_nid"
+);
+sql!(
+    PAGE_BACK,
+    "
     SELECT r.parent_id, r.child_nid, r.rel_type, r.kind, r.sender_nid, r.key
     FROM relations AS r JOIN events AS e ON e.nid = r.child_nid
     WHERE r.parent_id = $1 AND e.visible AND ($2 = '' OR r.rel_type = $2) AND ($3 = '' OR r.kind = $3)
         AND r.rel_type <> '\u{1}redaction' AND (e.depth, e.nid) < ($4, $5)
-    ORDER BY e.depth DESC, e.nid DESC LIMIT $6");
-sql!(PAGE_FORWARD, "
+    ORDER BY e.depth DESC, e.nid DESC LIMIT $6"
+);
+sql!(
+    PAGE_FORWARD,
+    "
     SELECT r.parent_id, r.child_nid, r.rel_type, r.kind, r.sender_nid, r.key
     FROM relations AS r JOIN events AS e ON e.nid = r.child_nid
     WHERE r.parent_id = $1 AND e.visible AND ($2 = '' OR r.rel_type = $2) AND ($3 = '' OR r.kind = $3)
         AND r.rel_type <> '\u{1}redaction' AND (e.depth, e.nid) > ($4, $5)
-    ORDER BY e.depth, e.nid LIMIT $6");
-sql!(THREAD_PUT, "
+    ORDER BY e.depth, e.nid LIMIT $6"
+);
+sql!(
+    THREAD_PUT,
+    "
     INSERT INTO threads (root_nid, room_nid, last_nid, last_depth, count, notify_seq) VALUES ($1, $2, $3, $4, $5, $6)
     ON CONFLICT (root_nid) DO UPDATE SET last_nid = excluded.last_nid, last_depth = excluded.last_depth,
-        count = excluded.count, notify_seq = excluded.notify_seq");
-sql!(THREADS, "
+        count = excluded.count, notify_seq = excluded.notify_seq"
+);
+sql!(
+    THREADS,
+    "
     SELECT root_nid, room_nid, last_nid, last_depth, count, notify_seq FROM threads
-    WHERE root_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))");
-sql!(THREADS_OF_ROOM, "
+    WHERE root_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
+);
+sql!(
+    THREADS_OF_ROOM,
+    "
     SELECT root_nid, room_nid, last_nid, last_depth, count, notify_seq FROM threads
-    WHERE room_nid = $1 AND (last_depth, last_nid) < ($2, $3) ORDER BY last_depth DESC, last_nid DESC LIMIT $4");
+    WHERE room_nid = $1 AND (last_depth, last_nid) < ($2, $3) ORDER BY last_depth DESC, last_nid DESC LIMIT $4"
+);
 sql!(TAKES_PART, "
     SELECT r.child_nid FROM relations AS r WHERE r.parent_id = $1 AND r.sender_nid = $2 AND r.rel_type = 'm.thread' LIMIT 1");
 
@@ -99,7 +120,14 @@ sql!(TAKES_PART, "
 /// The driver's.
 pub async fn put(tx: &mut Tx, r: &NewRelation) -> Result<()> {
     execute!(
-        tx, PUT, r.parent_id.as_str(), r.child_nid, r.room_nid, r.rel_type.as_str(), r.kind.as_str(), r.sender_nid,
+        tx,
+        PUT,
+        r.parent_id.as_str(),
+        r.child_nid,
+        r.room_nid,
+        r.rel_type.as_str(),
+        r.kind.as_str(),
+        r.sender_nid,
         r.key.as_deref(),
     )?;
     Ok(())
