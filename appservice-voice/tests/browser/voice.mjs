@@ -4,8 +4,10 @@
 //
 // VOICE_URL serves the page and the WebSocket, HOMESERVER_URL (default: the same) the Matrix client API with open
 // registration, or with REG_SECRET the registration by shared secret. CHROMIUM: the browser's path. SCREENSHOTS: a folder.
+// RESTART: a command that kills the voice service and starts it again; without it that test is left out.
 // Each page sends a tone made in the page; the other page looks for that frequency in what it receives.
 import assert from 'node:assert/strict';
+import { execSync } from 'node:child_process';
 import { createHmac, randomBytes } from 'node:crypto';
 import { after, before, test } from 'node:test';
 import { chromium } from 'playwright-core';
@@ -188,6 +190,16 @@ test('a right taken away in the room state takes effect within a second or so', 
   assert.ok(tookMs < 2000, `took ${tookMs} ms`);
 });
 
+test('pages find back together when the voice service was killed', { skip: !process.env.RESTART }, async () => {
+  const before = (await state(bob)).me;
+  execSync(process.env.RESTART, { stdio: 'ignore' });
+
+  await until('Bob has a new place', async () => (await state(bob)).me !== before);
+  await Promise.all([hears(alice, 880), hears(bob, 440)]);
+  await until('both stand in the room state', async () => (await membersInState(alice.user.token, roomId)).length === 2);
+  alice.faults.length = 0; // A refused connection is told on the console.
+});
+
 test('a killed page leaves the call and the room state in time, and Alice sees it', async () => {
   const killed = Date.now();
   await bob.server.kill();
@@ -198,6 +210,23 @@ test('a killed page leaves the call and the room state in time, and Alice sees i
   await until('Bob is gone from the page', async () => (await state(alice)).people.length === 1);
   assert.equal((await news(alice, 'user_left')).at(-1).reason, 'connection_lost');
   console.log(`the killed page left the room state after ${tookMs} ms`);
+});
+
+test('a page that freezes, as when its network is gone, leaves the room state in time too', async () => {
+  const carol = await browserOf(await register('carol'), 660);
+  try {
+    await carol.enter({ room: roomId });
+    await hears(alice, 660);
+    const frozen = Date.now();
+    // The whole process group: the browser, its network service and its renderers.
+    process.kill(-carol.server.process().pid, 'SIGSTOP');
+
+    await until('Carol is gone from the state', async () =>
+      !(await membersInState(alice.user.token, roomId)).includes(carol.user.userId), LEAVE_MS);
+    console.log(`the frozen page left the room state after ${Date.now() - frozen} ms`);
+  } finally {
+    await carol.server.kill();
+  }
 });
 
 test('leaving clears the membership, and no page had a fault', async () => {

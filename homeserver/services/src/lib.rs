@@ -12,7 +12,13 @@ pub mod clock;
 pub mod context;
 pub mod error;
 pub mod federation;
+pub mod joined;
 pub mod notify;
+pub mod presence;
+pub mod receipts;
+pub mod timeline;
+pub mod typing;
+pub mod view;
 pub mod well_known;
 
 pub use context::Context;
@@ -30,8 +36,16 @@ pub struct Services(Arc<All>);
 pub struct All {
     /// Accounts and access tokens.
     pub accounts: accounts::Accounts,
+    /// Events of rooms.
+    pub timeline: timeline::Timeline,
     /// Other servers.
     pub federation: federation::Federation,
+    /// Who is there.
+    pub presence: presence::Presence,
+    /// Who has read what.
+    pub receipts: receipts::Receipts,
+    /// Who types where.
+    pub typing: typing::Typing,
     /// Where this server is found.
     pub well_known: well_known::WellKnown,
 }
@@ -39,6 +53,8 @@ pub struct All {
 /// What each service is told by the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
+    /// Who is there.
+    pub presence: presence::Settings,
     /// Where this server is found.
     pub well_known: well_known::Settings,
 }
@@ -49,11 +65,14 @@ impl Services {
     /// # Errors
     /// What a service's start may meet.
     pub async fn start(cx: Context, settings: Settings) -> Result<Self> {
-        let Settings { well_known } = settings;
-        let well_known = well_known::WellKnown::new(well_known);
         let accounts = accounts::Accounts::new(cx.clone());
-        let federation = federation::Federation::new(cx);
-        Ok(Self(Arc::new(All { accounts, federation, well_known })))
+        let timeline = timeline::Timeline::start(cx.clone());
+        let federation = federation::Federation::new(cx.clone());
+        let presence = presence::Presence::new(cx.clone(), settings.presence);
+        let receipts = receipts::Receipts::new(cx.clone());
+        let typing = typing::Typing::new(cx);
+        let well_known = well_known::WellKnown::new(settings.well_known);
+        Ok(Self(Arc::new(All { accounts, timeline, federation, presence, receipts, typing, well_known })))
     }
 }
 

@@ -1,5 +1,6 @@
 //! `/_matrix/client/…`: the Client-Server API.
 
+pub mod presence;
 pub mod rooms;
 pub mod versions;
 
@@ -8,4 +9,6 @@ use super::call::Endpoints;
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     let endpoints = endpoints.endpoint(versions::get);
     rooms::endpoints(endpoints)
+    let endpoints = rooms::endpoints(endpoints);
+    endpoints.endpoint(presence::put).endpoint(presence::get)
 }

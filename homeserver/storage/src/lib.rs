@@ -15,9 +15,13 @@ pub mod migrate;
 pub mod store;
 
 pub mod events;
+pub mod media;
 pub mod members;
 pub mod numbers;
 pub mod relations;
+pub mod push_rules;
+pub mod pushers;
+pub mod receipts;
 pub mod rooms;
 pub mod states;
 pub mod streams;
@@ -25,4 +29,4 @@ pub mod timeline;
 
 pub use error::{Error, Result};
 pub use sql::{STATEMENTS, Statement};
-pub use store::{Settings, Span, Store, Tx};
+pub use store::{Settings, Span, Store, Tx, fresh_schema};

@@ -119,6 +119,12 @@ sql!(
     ORDER BY a.room_nid"
 );
 sql!(
+    SHARES,
+    "
+    SELECT a.room_nid FROM members AS a JOIN members AS b ON b.room_nid = a.room_nid
+    WHERE a.user_nid = $1 AND a.membership = 'join' AND b.user_nid = $2 AND b.membership = 'join' LIMIT 1"
+);
+sql!(
     SHARING,
     "
     SELECT DISTINCT b.user_nid FROM members AS a JOIN members AS b ON b.room_nid = a.room_nid
@@ -252,6 +258,15 @@ pub async fn shared_rooms(tx: &mut Tx, one: i64, other: i64) -> Result<Vec<i64>>
     Ok(flat(fetch_all!(tx, SHARED_ROOMS, one, other)?))
 }
 
+/// True when both users are joined to some room.
+///
+/// # Errors
+/// The driver's.
+pub async fn shares_a_room(tx: &mut Tx, one: i64, other: i64) -> Result<bool> {
+    let row: Option<(i64,)> = fetch_optional!(tx, SHARES, one, other)?;
+    Ok(row.is_some())
+}
+
 /// Users who share a room with `user_nid`, themselves left out.
 ///
 /// # Errors
@@ -275,4 +290,33 @@ pub async fn count(tx: &mut Tx, room_nid: i64) -> Result<HashMap<String, i64>> {
 /// The driver's.
 pub async fn forget(tx: &mut Tx, room_nid: i64, user_nid: i64) -> Result<bool> {
     Ok(execute!(tx, FORGET, room_nid, user_nid)? == 1)
+}
+
+/// A member with what delivery needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Inhabitant {
+    /// The user.
+    pub user_nid: i64,
+    /// `join` or `invite`.
+    pub membership: String,
+    /// The user's server.
+    pub server_nid: i64,
+    /// Whether it is ours.
+    pub is_local: bool,
+}
+
+sql!(
+    INHABITANTS,
+    "
+    SELECT m.user_nid, m.membership, u.server_nid, u.is_local
+    FROM members AS m JOIN users AS u ON u.nid = m.user_nid
+    WHERE m.room_nid = $1 AND m.membership IN ('join', 'invite') ORDER BY m.user_nid"
+);
+
+/// Joined and invited members of a room, by ascending number.
+///
+/// # Errors
+/// The driver's.
+pub async fn inhabitants(tx: &mut Tx, room_nid: i64) -> Result<Vec<Inhabitant>> {
+    fetch_all!(tx, INHABITANTS, room_nid)
 }

@@ -5,8 +5,8 @@
 
 use crate::{Result, Tx, numbers::json_list};
 
-/// The relation of a redaction to its target; no event can claim it, since it is no valid `rel_type` of clients' making.
-pub const REDACTION: &str = "\u{1}redaction";
+/// The relation of a redaction to its target. An event whose `rel_type` is empty has no relation, so none can claim it.
+pub const REDACTION: &str = "";
 
 /// A relation to store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +80,7 @@ sql!(
     SELECT r.parent_id, r.child_nid, r.rel_type, r.kind, r.sender_nid, r.key
     FROM relations AS r JOIN events AS e ON e.nid = r.child_nid
     WHERE r.parent_id = $1 AND e.visible AND ($2 = '' OR r.rel_type = $2) AND ($3 = '' OR r.kind = $3)
-        AND r.rel_type <> '\u{1}redaction' AND (e.depth, e.nid) < ($4, $5)
+        AND r.rel_type <> '' AND (e.depth, e.nid) < ($4, $5)
     ORDER BY e.depth DESC, e.nid DESC LIMIT $6"
 );
 sql!(
@@ -89,7 +89,7 @@ sql!(
     SELECT r.parent_id, r.child_nid, r.rel_type, r.kind, r.sender_nid, r.key
     FROM relations AS r JOIN events AS e ON e.nid = r.child_nid
     WHERE r.parent_id = $1 AND e.visible AND ($2 = '' OR r.rel_type = $2) AND ($3 = '' OR r.kind = $3)
-        AND r.rel_type <> '\u{1}redaction' AND (e.depth, e.nid) > ($4, $5)
+        AND r.rel_type <> '' AND (e.depth, e.nid) > ($4, $5)
     ORDER BY e.depth, e.nid LIMIT $6"
 );
 sql!(

@@ -149,3 +149,25 @@ impl RoomNow {
         self.inhabitants.local.binary_search(&user_nid).is_ok()
     }
 }
+
+impl RoomNow {
+    /// A room that has no event yet.
+    #[must_use]
+    pub fn before_creation(nid: i64, room_id: OwnedRoomId, version: RoomVersionId, rules: &'static Rules) -> Self {
+        Self {
+            nid,
+            room_id,
+            version,
+            rules,
+            head_ver: 0,
+            heads: Vec::new(),
+            snapshot: Snapshot::empty(),
+            depth: 0,
+            notify_seq: 0,
+            is_partial: false,
+            inhabitants: Arc::default(),
+            facts: Arc::new(Facts { room_nid: nid, ..Facts::default() }),
+            last_pos: 0,
+        }
+    }
+}
