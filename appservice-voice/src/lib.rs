@@ -1,1 +1,4 @@
-//! See Cargo.toml.
+//! Voice rooms: an SFU that speaks to the homeserver as an ordinary application service.
+
+pub mod room;
+pub mod sfu;
