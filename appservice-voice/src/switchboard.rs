@@ -37,8 +37,6 @@ const SESSIONS_PER_USER_MAX: usize = 10;
 const EMPTY_ROOMS_MAX: usize = 256;
 /// How long the state of an empty room is kept.
 const EMPTY_ROOM_MAX: Duration = Duration::from_secs(300);
-/// A refusal from state older than this is checked against the homeserver first: its push may be under way.
-const STATE_TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// State events kept for a room while its state is being read.
 const EVENTS_WHILE_READING_MAX: usize = 1_000;
 /// When clients may try again after the server stopped.
@@ -80,7 +78,6 @@ struct State {
 struct Hosted {
     room: Room,
     key: Arc<str>,
-    read_at: Instant,
     empty_since: Option<Instant>,
 }
 
@@ -146,28 +143,23 @@ impl Switchboard {
     pub(crate) async fn join(&self, device: Device, join: Join, outbox: Outbox) -> Result<Joined, JoinFault> {
         let id = ParticipantId::new(&Self::new_id("p_"));
         let newcomer = Newcomer { id, device, muted: join.muted, deafened: join.deafened };
-        let first = self.try_join(&join.room_id, &newcomer, &outbox);
-        if let Some(outcome) = first {
-            return outcome.map_err(JoinFault::Refused);
+        match self.try_join(&join.room_id, &newcomer, &outbox) {
+            Ok(joined) => return Ok(joined),
+            Err(refusal @ Refusal::Full { .. }) => return Err(refusal.into()),
+            // The state may be unread yet, or the push that changes it may be under way.
+            Err(_) => self.read_state(&join.room_id, &newcomer.device).await?,
         }
-        self.read_state(&join.room_id, &newcomer.device).await?;
-        self.try_join(&join.room_id, &newcomer, &outbox).unwrap_or(Err(Refusal::Barred)).map_err(JoinFault::Refused)
+        Ok(self.try_join(&join.room_id, &newcomer, &outbox)?)
     }
 
-    /// `None`: the room's state must be read first.
-    fn try_join(&self, room_id: &str, newcomer: &Newcomer, outbox: &Outbox) -> Option<Result<Joined, Refusal>> {
-        let now = Instant::now();
+    /// Join by the state that is known; a room that is not known bars everyone.
+    fn try_join(&self, room_id: &str, newcomer: &Newcomer, outbox: &Outbox) -> Result<Joined, Refusal> {
         let mut state = self.lock();
         if state.stopped {
-            return Some(Err(Refusal::Barred));
+            return Err(Refusal::Barred);
         }
-        let hosted = state.rooms.get_mut(room_id)?;
-        let effects = match hosted.room.join(newcomer.clone(), now) {
-            Ok(effects) => effects,
-            Err(Refusal::Full { user_limit }) => return Some(Err(Refusal::Full { user_limit })),
-            Err(_) if now.saturating_duration_since(hosted.read_at) > STATE_TRUSTED_FOR => return None,
-            Err(refusal) => return Some(Err(refusal)),
-        };
+        let hosted = state.rooms.get_mut(room_id).ok_or(Refusal::Barred)?;
+        let effects = hosted.room.join(newcomer.clone(), Instant::now())?;
         hosted.empty_since = None;
         let joined = Joined {
             participant_id: newcomer.id.as_str().to_owned(),
@@ -181,7 +173,7 @@ impl Switchboard {
         self.sfu.admit(&newcomer.id, &key, crate::room::MediaRule { may_send: false, may_hear: false });
         state.outboxes.insert(newcomer.id.clone(), outbox.clone());
         self.carry_out(&mut state, room_id, effects);
-        Some(Ok(joined))
+        Ok(joined)
     }
 
     /// Read a room's state from the homeserver; what is pushed meanwhile is applied on top.
@@ -195,21 +187,19 @@ impl Switchboard {
             other => JoinFault::Homeserver(other),
         })?;
         let mut access = Access::from_state(&events);
-        let now = Instant::now();
         let mut state = self.lock();
         for event in reading.pushed(&state) {
             access.apply(event);
         }
         match state.rooms.get_mut(room_id) {
             Some(hosted) => {
-                hosted.read_at = now;
                 let effects = hosted.room.state_replaced(access);
                 self.carry_out(&mut state, room_id, effects);
             }
             None => {
                 make_place(&mut state.rooms);
                 let room = Room::new(room_id, access);
-                let hosted = Hosted { room, key: room_id.into(), read_at: now, empty_since: Some(now) };
+                let hosted = Hosted { room, key: room_id.into(), empty_since: Some(Instant::now()) };
                 state.rooms.insert(room_id.to_owned(), hosted);
             }
         }

@@ -31,6 +31,9 @@ use crate::{
 /// Messages a second, on average and at once.
 pub(crate) const MESSAGES_PER_SECOND_MAX: u32 = 20;
 const MESSAGES_BURST_MAX: u32 = 60;
+/// Joins a second, on average and at once: each may make the homeserver read a room's whole state.
+const JOINS_PER_SECOND_MAX: u32 = 1;
+const JOINS_BURST_MAX: u32 = 10;
 /// Refusals for being too fast before the connection is closed.
 const REFUSALS_MAX: u32 = 200;
 /// Failed attempts to say who one is before the connection is closed.
@@ -46,6 +49,7 @@ pub(crate) struct Session {
     switchboard: Arc<Switchboard>,
     outbox: Outbox,
     bucket: Bucket,
+    joins: Bucket,
     refusals: u32,
     hellos: u32,
     device: Option<Device>,
@@ -59,9 +63,11 @@ struct Seat {
 }
 
 impl Session {
-    pub(crate) fn new(switchboard: Arc<Switchboard>, outbox: Outbox, now: Instant) -> Self {
+    pub(crate) fn new(switchboard: Arc<Switchboard>, outbox: Outbox) -> Self {
+        let now = Instant::now();
         let bucket = Bucket::new(MESSAGES_PER_SECOND_MAX, MESSAGES_BURST_MAX, now);
-        Self { switchboard, outbox, bucket, refusals: 0, hellos: 0, device: None, seat: None }
+        let joins = Bucket::new(JOINS_PER_SECOND_MAX, JOINS_BURST_MAX, now);
+        Self { switchboard, outbox, bucket, joins, refusals: 0, hellos: 0, device: None, seat: None }
     }
 
     pub(crate) fn is_authenticated(&self) -> bool {
@@ -100,8 +106,7 @@ impl Session {
             },
             Err(wait) => {
                 self.refusals += 1;
-                let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-                Err(Error::new(error::LIMIT_EXCEEDED, "too many messages").with_data(json!({"retry_after_ms": wait_ms})))
+                Err(too_fast(wait))
             }
         };
         // Without an id it was a notification, which is not answered even when it fails.
@@ -229,6 +234,7 @@ impl Session {
         if join.room_id.len() > ID_BYTES_MAX || !join.room_id.starts_with('!') {
             return Err(Error::new(error::INVALID_PARAMS, "room_id is not a room id"));
         }
+        self.joins.take(Instant::now()).map_err(too_fast)?;
         if let Some(seat) = self.seat.take() {
             self.switchboard.leave(&seat.room_id, &seat.participant, LeaveReason::Left);
         }
@@ -292,6 +298,11 @@ impl From<Refusal> for Error {
             Refusal::NoSuchParticipant => Self::new(error::NOT_FOUND, text),
         }
     }
+}
+
+fn too_fast(wait: std::time::Duration) -> Error {
+    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+    Error::new(error::LIMIT_EXCEEDED, "too fast").with_data(json!({"retry_after_ms": wait_ms}))
 }
 
 fn offer_error(fault: OfferFault) -> Error {

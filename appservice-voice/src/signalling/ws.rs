@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{
@@ -18,7 +18,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use voice_protocol::{SUB_PROTOCOL, WEBSOCKET_PATH};
 
 use super::{
@@ -84,7 +84,7 @@ impl Drop for Waiting {
 
 async fn serve(mut socket: WebSocket, switchboard: Arc<Switchboard>, waiting: Waiting) {
     let (outbox, mut news) = Outbox::new();
-    let mut session = Session::new(switchboard.clone(), outbox, Instant::now());
+    let mut session = Session::new(switchboard.clone(), outbox);
     let greeted = greet(&mut socket, &mut session).await;
     drop(waiting);
     let code = match greeted {
@@ -102,7 +102,7 @@ async fn serve(mut socket: WebSocket, switchboard: Arc<Switchboard>, waiting: Wa
 
 /// Until the client said who it is.
 async fn greet(socket: &mut WebSocket, session: &mut Session) -> Result<(), u16> {
-    let deadline = tokio::time::Instant::now() + HELLO_MAX;
+    let deadline = Instant::now() + HELLO_MAX;
     while !session.is_authenticated() {
         let message = timeout_at(deadline, socket.recv()).await.map_err(|_| close_code::POLICY)?;
         // The homeserver may take longer than the client may.
