@@ -1,7 +1,9 @@
 //! What does one forwarded packet cost? Real clients over loopback, the CPU time of the SFU's threads read from Linux.
 //!
-//! `forwarding_cost [speakers] [listeners] [seconds]`. Speakers also listen. The figure includes everything: receiving,
-//! decryption, routing, encryption per listener, sending, and (on loopback) the kernel's delivery to the receiver.
+//! `forwarding_cost [speakers] [listeners] [seconds] [asleep]`. Speakers also listen. The figure includes everything:
+//! receiving, decryption, routing, encryption per listener, sending, and (on loopback) the kernel's delivery to the
+//! receiver. On loopback the sender also pays for waking each receiver, which no network card asks for: with `asleep` the
+//! listeners stop reading once connected, so that nobody is woken.
 
 #[path = "../tests/support/talker.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
@@ -30,6 +32,7 @@ const OPEN: MediaRule = MediaRule { may_send: true, may_hear: true };
 
 fn main() -> anyhow::Result<()> {
     let argument = |at: usize, default: u64| env::args().nth(at).and_then(|text| text.parse().ok()).unwrap_or(default);
+    let asleep = env::args().nth(4).as_deref() == Some("asleep");
     let (speakers, listeners, seconds) = (argument(1, 3), argument(2, 30), argument(3, 10));
     let (control, _happenings) = tokio::sync::mpsc::channel(10_000);
     let ports = Ports { bind: [127, 0, 0, 1].into(), first: 0, last: 0, shards: 1, advertised: Vec::new() };
@@ -50,6 +53,10 @@ fn main() -> anyhow::Result<()> {
         threads.push(thread::spawn(move || {
             let mut next_at = Instant::now();
             while !over.load(Ordering::Relaxed) {
+                if asleep && number >= speakers {
+                    thread::park_timeout(Duration::from_millis(200));
+                    continue;
+                }
                 if number < speakers && speaking.load(Ordering::Relaxed) && Instant::now() >= next_at {
                     next_at = next_at.max(Instant::now() - OPUS_FRAME) + OPUS_FRAME;
                     talker.speak(&PAYLOAD, -20);
@@ -77,7 +84,7 @@ fn main() -> anyhow::Result<()> {
     println!("{speakers} speakers, {} participants, {:.1} s", speakers + listeners, elapsed.as_secs_f64());
     println!("forwarded {:.0} packets a second of {expected:.0}", forwarded as f64 / elapsed.as_secs_f64());
     println!("SFU {:.1} % of a core, {:.2} µs per forwarded packet", 100.0 * cpu.as_secs_f64() / elapsed.as_secs_f64(), cpu.as_secs_f64() * 1e6 / forwarded as f64);
-    println!("resident {} kB in all, clients included", fs::read_to_string("/proc/self/status")?.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("?").trim());
+    println!("resident {} in all, clients included", fs::read_to_string("/proc/self/status")?.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("?").trim());
     Ok(())
 }
 

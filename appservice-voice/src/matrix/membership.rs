@@ -57,7 +57,8 @@ struct Pending {
 struct State {
     pending: BTreeMap<Seat, Pending>,
     under_way: HashSet<Seat>,
-    /// Devices whose membership stands or may stand because of us: the content of the file.
+    /// Devices in a call, whose memberships are to be cleared when they are gone: the content of the file. With the time
+    /// when we wrote them (milliseconds since 1970), 0 for those that are not ours to renew.
     live: BTreeMap<Seat, u64>,
     closing: bool,
 }
@@ -103,7 +104,8 @@ impl Memberships {
     pub fn enter(&self, seat: Seat, already_written: bool, now_ms: u64) {
         {
             let mut state = self.lock();
-            state.live.insert(seat.clone(), now_ms);
+            // What a client wrote is for the client to renew.
+            state.live.insert(seat.clone(), if already_written { 0 } else { now_ms });
             self.save(&state);
             if already_written {
                 state.pending.remove(&seat);

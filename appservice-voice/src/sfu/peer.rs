@@ -5,6 +5,7 @@
 //! str0m run behind [`guarded`], which turns a panic into the end of this one peer.
 
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -233,7 +234,7 @@ impl Peer {
     }
 
     /// Run the state machine until it only wants to wait. Returns until when.
-    pub(super) fn drain(&mut self, port: &mut UdpPort, spoken: &mut Vec<Spoken>) -> Option<Instant> {
+    pub(super) fn drain(&mut self, port: &mut UdpPort, spoken: &mut VecDeque<Spoken>) -> Option<Instant> {
         loop {
             let connection = self.connection.as_mut()?;
             match guarded(|| connection.rtc.poll_output().ok()).flatten() {
@@ -254,12 +255,12 @@ impl Peer {
         }
     }
 
-    fn note(&mut self, event: Event, spoken: &mut Vec<Spoken>) {
+    fn note(&mut self, event: Event, spoken: &mut VecDeque<Spoken>) {
         match event {
             Event::RtpPacket(packet) => {
                 self.stats.packets_in += 1;
                 self.stats.bytes_in += packet.payload.len() as u64;
-                spoken.push(Spoken { from: self.key, packet });
+                spoken.push_back(Spoken { from: self.key, packet });
             }
             Event::Connected => self.stats.connected = true,
             Event::PeerStats(stats) => {

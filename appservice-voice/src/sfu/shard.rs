@@ -7,7 +7,7 @@
 //! Not here: who may speak to whom (that is [`crate::room`]; the rules arrive as commands).
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     io,
     sync::{Arc, atomic::Ordering, mpsc},
     time::{Duration, Instant},
@@ -37,6 +37,9 @@ const PEERS_MAX: usize = 4_000;
 /// How soon news that the control plane had no room for is offered again.
 const NEWS_RETRY: Duration = Duration::from_millis(50);
 
+/// A peer is woken at least this often, whatever it wants.
+const WAKE_INTERVAL_MAX: Duration = Duration::from_secs(30);
+
 const PORT: Token = Token(0);
 pub(super) const WAKE: Token = Token(1);
 
@@ -60,7 +63,7 @@ pub(super) struct Shard {
     rooms: HashMap<Arc<str>, SubRoom>,
     table: Table,
     timers: Timers,
-    spoken: Vec<Spoken>,
+    spoken: VecDeque<Spoken>,
     news: BTreeSet<(PeerKey, News)>,
     epoch: Instant,
 }
@@ -112,7 +115,7 @@ impl Shard {
             rooms: HashMap::new(),
             table: Table::default(),
             timers: Timers::default(),
-            spoken: Vec::new(),
+            spoken: VecDeque::new(),
             news: BTreeSet::new(),
             epoch: parts.epoch,
         })
@@ -318,23 +321,22 @@ impl Shard {
 
     /// Drain a peer that was touched, carry what it said to its listeners and set its timer.
     fn drain(&mut self, key: PeerKey, now: Instant) {
-        let mut spoken = std::mem::take(&mut self.spoken);
-        self.drain_one(key, &mut spoken);
-        for said in spoken.drain(..) {
+        self.drain_one(key, now);
+        while let Some(said) = self.spoken.pop_front() {
             self.carry(&said, now);
         }
-        self.spoken = spoken;
     }
 
-    fn drain_one(&mut self, key: PeerKey, spoken: &mut Vec<Spoken>) {
+    fn drain_one(&mut self, key: PeerKey, now: Instant) {
         let Some(peer) = self.peers.get_mut(key.index as usize).and_then(|place| place.peer.as_mut()) else { return };
         if peer.key != key {
             return;
         }
-        let until = peer.drain(&mut self.port, spoken);
+        let until = peer.drain(&mut self.port, &mut self.spoken);
         let wake_at = [until, peer.detector.deadline()].into_iter().flatten().min();
         if let Some(at) = wake_at {
-            self.timers.set(key, &mut peer.alarm, at);
+            // "Never" is years away; an entry that far would outlive its peer by years.
+            self.timers.set(key, &mut peer.alarm, at.min(now + WAKE_INTERVAL_MAX));
         }
         if peer.take_ended() {
             let room = peer.room.clone();
@@ -357,9 +359,7 @@ impl Shard {
             peer.hear(slot, said, now);
             // str0m sends what was written when its time moves.
             peer.wake(now);
-            // Listening makes nobody speak, so nothing is carried further from here.
-            let mut unheard = Vec::new();
-            self.drain_one(listener, &mut unheard);
+            self.drain_one(listener, now);
         }
         if let Some(speaker) = self.peer(said.from)
             && speaker.listeners.is_empty()

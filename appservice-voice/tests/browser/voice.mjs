@@ -200,6 +200,23 @@ test('a killed page leaves the call and the room state in time, and Alice sees i
   console.log(`the killed page left the room state after ${tookMs} ms`);
 });
 
+test('a page that freezes, as when its network is gone, leaves the room state in time too', async () => {
+  const carol = await browserOf(await register('carol'), 660);
+  try {
+    await carol.enter({ room: roomId });
+    await hears(alice, 660);
+    const frozen = Date.now();
+    // The whole process group: the browser, its network service and its renderers.
+    process.kill(-carol.server.process().pid, 'SIGSTOP');
+
+    await until('Carol is gone from the state', async () =>
+      !(await membersInState(alice.user.token, roomId)).includes(carol.user.userId), LEAVE_MS);
+    console.log(`the frozen page left the room state after ${Date.now() - frozen} ms`);
+  } finally {
+    await carol.server.kill();
+  }
+});
+
 test('leaving clears the membership, and no page had a fault', async () => {
   await alice.page.click('#leave');
 
