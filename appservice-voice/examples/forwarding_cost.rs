@@ -83,8 +83,19 @@ fn main() -> anyhow::Result<()> {
     let expected = speakers as f64 * (speakers + listeners - 1) as f64 * 50.0;
     println!("{speakers} speakers, {} participants, {:.1} s", speakers + listeners, elapsed.as_secs_f64());
     println!("forwarded {:.0} packets a second of {expected:.0}", forwarded as f64 / elapsed.as_secs_f64());
-    println!("SFU {:.1} % of a core, {:.2} µs per forwarded packet", 100.0 * cpu.as_secs_f64() / elapsed.as_secs_f64(), cpu.as_secs_f64() * 1e6 / forwarded as f64);
-    println!("resident {} in all, clients included", fs::read_to_string("/proc/self/status")?.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("?").trim());
+    println!(
+        "SFU {:.1} % of a core, {:.2} µs per forwarded packet",
+        100.0 * cpu.as_secs_f64() / elapsed.as_secs_f64(),
+        cpu.as_secs_f64() * 1e6 / forwarded as f64
+    );
+    println!(
+        "resident {} in all, clients included",
+        fs::read_to_string("/proc/self/status")?
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap_or("?")
+            .trim()
+    );
     Ok(())
 }
 

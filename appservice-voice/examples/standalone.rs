@@ -2,6 +2,7 @@
 //!
 //! `standalone register FILE` writes the registration for the homeserver, `standalone serve` serves. Settings come from
 //! the environment: `HOMESERVER_URL SERVER_NAME AS_TOKEN HS_TOKEN LISTEN DATA_DIR UDP_FIRST`.
+#![expect(clippy::disallowed_methods, reason = "an example has no configuration file")]
 
 use std::{env, fs, net::SocketAddr};
 

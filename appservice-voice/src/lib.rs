@@ -57,7 +57,10 @@ pub struct Running {
 /// # Errors
 /// When UDP ports cannot be bound, the data folder cannot be used, or TLS cannot be set up.
 pub async fn start(settings: Settings) -> anyhow::Result<Running> {
-    anyhow::ensure!(!settings.as_token.is_empty() && !settings.hs_token.is_empty(), "as_token and hs_token must not be empty");
+    anyhow::ensure!(
+        !settings.as_token.is_empty() && !settings.hs_token.is_empty(),
+        "as_token and hs_token must not be empty"
+    );
     // Whoever runs us may have chosen a provider already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let homeserver = Arc::new(Client::new(&settings)?);

@@ -20,7 +20,9 @@ use std::{
 use access::{Access, Barred, StateEvent};
 use voice_protocol::{
     methods::{self, RoomView},
-    notifications::{LeaveReason, MutedBy, News, RoomConfig, Speaking, SpeakingState, UserJoined, UserLeft, UserUpdated},
+    notifications::{
+        LeaveReason, MutedBy, News, RoomConfig, Speaking, SpeakingState, UserJoined, UserLeft, UserUpdated,
+    },
 };
 
 /// How long someone whose WebSocket is gone stays while packets still arrive.
@@ -86,7 +88,11 @@ pub enum Audience {
 pub enum Effect {
     Tell(Audience, News),
     Media(ParticipantId, MediaRule),
-    Unhear { listener: ParticipantId, speaker: ParticipantId, on: bool },
+    Unhear {
+        listener: ParticipantId,
+        speaker: ParticipantId,
+        on: bool,
+    },
     /// The participant is no more: forget its media and its session's tie to the room.
     Gone(ParticipantId),
     /// The device is in the call now.
@@ -295,7 +301,12 @@ impl Room {
     ///
     /// # Errors
     /// [`Refusal::NotAllowed`] without the right `mute_others` or below the target's rank.
-    pub fn mute_other(&mut self, actor: &ParticipantId, target: &ParticipantId, muted: bool) -> Result<Vec<Effect>, Refusal> {
+    pub fn mute_other(
+        &mut self,
+        actor: &ParticipantId,
+        target: &ParticipantId,
+        muted: bool,
+    ) -> Result<Vec<Effect>, Refusal> {
         let actor_user = self.user_of(actor)?.to_owned();
         let target_user = self.user_of(target)?.to_owned();
         let over_oneself_or_lower = actor_user == target_user || self.access.outranks(&actor_user, &target_user);
@@ -320,8 +331,14 @@ impl Room {
     ///
     /// # Errors
     /// [`Refusal::NoSuchParticipant`] when the listener is not in.
-    pub fn subscribe(&mut self, listener: &ParticipantId, targets: &[ParticipantId], on: bool) -> Result<Vec<Effect>, Refusal> {
-        let known: Vec<_> = targets.iter().filter(|id| *id != listener && self.participants.contains_key(*id)).cloned().collect();
+    pub fn subscribe(
+        &mut self,
+        listener: &ParticipantId,
+        targets: &[ParticipantId],
+        on: bool,
+    ) -> Result<Vec<Effect>, Refusal> {
+        let known: Vec<_> =
+            targets.iter().filter(|id| *id != listener && self.participants.contains_key(*id)).cloned().collect();
         let ear = self.participants.get_mut(listener).ok_or(Refusal::NoSuchParticipant)?;
         let mut effects = Vec::new();
         for speaker in known {
@@ -418,7 +435,8 @@ impl Room {
                 None => silence >= MEDIA_SILENCE_MAX,
             }
         };
-        let dead: Vec<_> = self.participants.iter().filter(|(id, p)| is_dead(id, p)).map(|(id, _)| id.clone()).collect();
+        let dead: Vec<_> =
+            self.participants.iter().filter(|(id, p)| is_dead(id, p)).map(|(id, _)| id.clone()).collect();
         dead.iter().flat_map(|id| self.remove(id, LeaveReason::ConnectionLost)).collect()
     }
 

@@ -63,13 +63,38 @@ pub struct Ports {
 }
 
 pub(crate) enum Command {
-    Admit { participant: ParticipantId, room: Arc<str>, rule: MediaRule, pulse: Pulse },
-    Rule { participant: ParticipantId, rule: MediaRule },
-    Unhear { listener: ParticipantId, speaker: ParticipantId, on: bool },
-    Remove { participant: ParticipantId },
-    Offer { participant: ParticipantId, offer_id: u64, sdp: String, reply: oneshot::Sender<Result<Answered, OfferFault>> },
-    Candidate { participant: ParticipantId, candidate: String },
-    Stats { participant: ParticipantId, reply: oneshot::Sender<Option<MediaStats>> },
+    Admit {
+        participant: ParticipantId,
+        room: Arc<str>,
+        rule: MediaRule,
+        pulse: Pulse,
+    },
+    Rule {
+        participant: ParticipantId,
+        rule: MediaRule,
+    },
+    Unhear {
+        listener: ParticipantId,
+        speaker: ParticipantId,
+        on: bool,
+    },
+    Remove {
+        participant: ParticipantId,
+    },
+    Offer {
+        participant: ParticipantId,
+        offer_id: u64,
+        sdp: String,
+        reply: oneshot::Sender<Result<Answered, OfferFault>>,
+    },
+    Candidate {
+        participant: ParticipantId,
+        candidate: String,
+    },
+    Stats {
+        participant: ParticipantId,
+        reply: oneshot::Sender<Option<MediaStats>>,
+    },
     Stop,
 }
 
@@ -110,10 +135,12 @@ impl Sfu {
     /// When a port cannot be bound or a thread cannot be started.
     pub fn start(ports: &Ports, control: &to_control::Sender<Happening>) -> io::Result<Self> {
         let crypto = Arc::new(str0m::crypto::from_feature_flags());
-        let certificate = crypto.dtls_provider.generate_certificate().ok_or_else(|| io::Error::other("no DTLS certificate"))?;
+        let certificate =
+            crypto.dtls_provider.generate_certificate().ok_or_else(|| io::Error::other("no DTLS certificate"))?;
         let advertised = if ports.advertised.is_empty() { own_addresses(ports.bind) } else { ports.advertised.clone() };
         let epoch = Instant::now();
-        let available = if ports.first == 0 { usize::MAX } else { usize::from(ports.last.saturating_sub(ports.first)) + 1 };
+        let available =
+            if ports.first == 0 { usize::MAX } else { usize::from(ports.last.saturating_sub(ports.first)) + 1 };
         let count = ports.shards.clamp(1, available.min(usize::from(u16::MAX)));
 
         let mut shards = Vec::with_capacity(count);

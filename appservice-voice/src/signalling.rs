@@ -3,7 +3,7 @@
 //! ([`rate`]), with news in between (`outbox`).
 
 pub mod json_rpc;
-pub mod rate;
 pub(crate) mod outbox;
+pub mod rate;
 pub(crate) mod session;
 pub(crate) mod ws;

@@ -81,7 +81,6 @@ struct Hosted {
     empty_since: Option<Instant>,
 }
 
-
 impl Switchboard {
     pub(crate) fn new(
         sfu: Sfu,
@@ -357,7 +356,6 @@ impl Switchboard {
             tell(state, &participant, news);
         }
     }
-
 
     fn is_local(&self, user_id: &str) -> bool {
         user_id.split_once(':').is_some_and(|(_, server)| server == self.server_name)

@@ -6,8 +6,8 @@ use std::{
 };
 
 use appservice_voice::room::{
-    Audience, DETACHED_MAX, DETACHED_SILENCE_MAX, Device, Effect, MEDIA_SILENCE_MAX, MEDIA_START_MAX, MediaRule, Newcomer,
-    ParticipantId, Refusal, Room,
+    Audience, DETACHED_MAX, DETACHED_SILENCE_MAX, Device, Effect, MEDIA_SILENCE_MAX, MEDIA_START_MAX, MediaRule,
+    Newcomer, ParticipantId, Refusal, Room,
     access::{Access, Barred, StateEvent},
 };
 use proptest::prelude::*;
@@ -20,8 +20,10 @@ use voice_protocol::{
 const ROOM: &str = "!r:example.org";
 
 fn event(kind: &str, state_key: &str, content: Value) -> StateEvent {
-    serde_json::from_value(json!({"type": kind, "state_key": state_key, "sender": "@creator:example.org", "content": content}))
-        .unwrap()
+    serde_json::from_value(
+        json!({"type": kind, "state_key": state_key, "sender": "@creator:example.org", "content": content}),
+    )
+    .unwrap()
 }
 
 fn user(name: &str) -> String {
@@ -94,14 +96,16 @@ fn joining_tells_the_others_and_enters_the_call() {
     assert_eq!(ids(&room), ["alice", "bob"]);
     assert!(effects.contains(&Effect::Media(id("bob"), MediaRule { may_send: true, may_hear: true })));
     assert!(effects.contains(&Effect::Entered(newcomer("bob").device)));
-    let told: Vec<_> = effects.iter().filter(|e| matches!(e, Effect::Tell(Audience::Except(_), News::UserJoined(_)))).collect();
+    let told: Vec<_> =
+        effects.iter().filter(|e| matches!(e, Effect::Tell(Audience::Except(_), News::UserJoined(_)))).collect();
     assert_eq!(told.len(), 1);
 }
 
 #[test]
 fn only_joined_members_of_a_voice_room_come_in() {
     let mut voice = room(&["alice"]);
-    let mut text = Room::new(ROOM, Access::from_state(&[event("m.room.create", "", json!({})), membership("alice", "join")]));
+    let mut text =
+        Room::new(ROOM, Access::from_state(&[event("m.room.create", "", json!({})), membership("alice", "join")]));
 
     assert_eq!(voice.join(newcomer("eve"), Instant::now()).unwrap_err(), Refusal::Barred);
     assert_eq!(text.join(newcomer("alice"), Instant::now()).unwrap_err(), Refusal::NotAVoiceRoom);
@@ -245,7 +249,9 @@ fn a_new_configuration_is_told_to_everyone() {
 
     let effects = room.state_changed(&event("org.voicechat.voice.config", "", json!({"bitrate": 32000})));
 
-    assert!(matches!(&effects[..], [Effect::Tell(Audience::Everyone, News::RoomConfig(news))] if news.config.bitrate == 32000));
+    assert!(
+        matches!(&effects[..], [Effect::Tell(Audience::Everyone, News::RoomConfig(news))] if news.config.bitrate == 32000)
+    );
 }
 
 #[test]
@@ -354,7 +360,9 @@ impl Screens {
                     let readers: Vec<String> = match audience {
                         Audience::Only(only) => vec![only.as_str().to_owned()],
                         Audience::Everyone => self.0.keys().cloned().collect(),
-                        Audience::Except(left_out) => self.0.keys().filter(|id| *id != left_out.as_str()).cloned().collect(),
+                        Audience::Except(left_out) => {
+                            self.0.keys().filter(|id| *id != left_out.as_str()).cloned().collect()
+                        }
                     };
                     for reader in readers {
                         if let Some(screen) = self.0.get_mut(&reader) {
@@ -376,8 +384,12 @@ impl Screens {
 
 fn show(screen: &mut BTreeMap<String, methods::Participant>, news: &News) {
     match news {
-        News::UserJoined(joined) => drop(screen.insert(joined.participant.participant_id.clone(), joined.participant.clone())),
-        News::UserUpdated(updated) => drop(screen.insert(updated.participant.participant_id.clone(), updated.participant.clone())),
+        News::UserJoined(joined) => {
+            drop(screen.insert(joined.participant.participant_id.clone(), joined.participant.clone()))
+        }
+        News::UserUpdated(updated) => {
+            drop(screen.insert(updated.participant.participant_id.clone(), updated.participant.clone()))
+        }
         News::UserLeft(left) => drop(screen.remove(&left.participant_id)),
         News::Speaking(speaking) => {
             if let Some(participant) = screen.get_mut(&speaking.participant_id) {

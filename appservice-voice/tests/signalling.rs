@@ -35,6 +35,10 @@ struct Service {
 }
 
 async fn serve(homeserver: &Homeserver, data: &Path) -> (Running, SocketAddr) {
+    serve_with(settings(homeserver, data)).await
+}
+
+fn settings(homeserver: &Homeserver, data: &Path) -> Settings {
     let mut settings = Settings {
         homeserver_url: homeserver.url.clone(),
         server_name: SERVER_NAME.to_owned(),
@@ -46,6 +50,10 @@ async fn serve(homeserver: &Homeserver, data: &Path) -> (Running, SocketAddr) {
     settings.media.bind = [127, 0, 0, 1].into();
     settings.media.first = 0;
     settings.media.shards = 2;
+    settings
+}
+
+async fn serve_with(settings: Settings) -> (Running, SocketAddr) {
     let running = start(settings).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -88,7 +96,7 @@ impl Service {
     /// The homeserver pushes a transaction; returns the status.
     async fn push(&self, transaction: &str, token: &str, body: Value) -> u16 {
         let url = format!("http://{}/_matrix/app/v1/transactions/{transaction}", self.address);
-        let mut request = reqwest::Client::new().put(url).body(body.to_string());
+        let mut request = reqwest::Client::builder().build().unwrap().put(url).body(body.to_string());
         if !token.is_empty() {
             request = request.bearer_auth(token);
         }
@@ -147,7 +155,8 @@ impl Client {
     /// Call a method: its result, or the error's code.
     async fn call(&mut self, method: &str, params: Value) -> Result<Value, i64> {
         self.serial += 1;
-        let request = json!({"jsonrpc": "2.0", "id": self.serial, "method": format!("voice.{method}"), "params": params});
+        let request =
+            json!({"jsonrpc": "2.0", "id": self.serial, "method": format!("voice.{method}"), "params": params});
         self.send(request.to_string()).await;
         let answer = self.answer().await;
         assert_eq!(answer["id"], self.serial);
@@ -161,7 +170,11 @@ impl Client {
     async fn told(&mut self, method: &str) -> Value {
         let wanted = format!("voice.{method}");
         loop {
-            let news = if self.news.is_empty() { self.receive().await.expect("news before the end") } else { self.news.remove(0) };
+            let news = if self.news.is_empty() {
+                self.receive().await.expect("news before the end")
+            } else {
+                self.news.remove(0)
+            };
             if news["method"] == wanted {
                 return news["params"].clone();
             }
@@ -218,7 +231,8 @@ async fn two_clients_hear_each_other_through_the_whole_service() {
 
     let heard = tokio::task::spawn_blocking(move || {
         let started = Instant::now();
-        while !(talkers[0].heard_payload(b"bob") && talkers[1].heard_payload(b"alice")) && started.elapsed() < PATIENCE {
+        while !(talkers[0].heard_payload(b"bob") && talkers[1].heard_payload(b"alice")) && started.elapsed() < PATIENCE
+        {
             for (talker, payload) in talkers.iter_mut().zip([b"alice".as_slice(), b"bob"]) {
                 if talker.connected {
                     talker.speak(payload, -20);
@@ -243,7 +257,12 @@ async fn whoever_does_not_prove_who_they_are_gets_nowhere() {
     assert_eq!(client.call("join", json!({"room_id": ROOM})).await, Err(-32001));
     assert_eq!(client.call("hello", json!({})).await, Err(-32602));
     assert_eq!(client.call("hello", json!({"access_token": "stolen"})).await, Err(-32001));
-    client.send(json!({"jsonrpc": "2.0", "id": 9, "method": "voice.hello", "params": {"access_token": "stolen"}}).to_string()).await;
+    client
+        .send(
+            json!({"jsonrpc": "2.0", "id": 9, "method": "voice.hello", "params": {"access_token": "stolen"}})
+                .to_string(),
+        )
+        .await;
 
     assert_eq!(client.closed_with().await, 1008);
 }
@@ -273,6 +292,53 @@ async fn an_openid_token_proves_its_user_and_nobody_else() {
 
     assert_eq!((&welcome["user_id"], &welcome["device_id"]), (&json!("@alice:example.org"), &json!("tablet")));
     assert_eq!((other_user, private, nonsense), (Err(-32001), Err(-32001), Err(-32001)));
+}
+
+/// Another homeserver, with a certificate of its own: returns its name, the certificate, and serves user info.
+async fn foreign_homeserver() -> (String, String) {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let (pem, key) = (certified.cert.pem(), certified.signing_key.serialize_pem());
+    let tls = axum_server::tls_rustls::RustlsConfig::from_pem(pem.clone().into_bytes(), key.into_bytes()).await.unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let name = listener.local_addr().unwrap().to_string();
+    let userinfo = json!({"sub": format!("@carol:{name}")});
+    let router = axum::Router::new()
+        .route("/_matrix/federation/v1/openid/userinfo", axum::routing::get(|| async { axum::Json(userinfo) }));
+    tokio::spawn(axum_server::from_tcp_rustls(listener, tls).unwrap().serve(router.into_make_service()));
+    (name, pem)
+}
+
+#[tokio::test]
+async fn a_user_of_another_homeserver_comes_in_and_writes_her_own_membership() {
+    let (foreign, certificate) = foreign_homeserver().await;
+    let homeserver = Homeserver::start().await;
+    let carol = format!("@carol:{foreign}");
+    homeserver.voice_room(ROOM, &["alice", &carol]);
+    let data = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        trusted_ca_pem: Some(certificate.into_bytes()),
+        allow_private_addresses: true,
+        ..settings(&homeserver, data.path())
+    };
+    let (_running, address) = serve_with(settings).await;
+    let hello = |user_id: &str| {
+        let token = json!({"access_token": "x", "token_type": "Bearer", "matrix_server_name": foreign, "expires_in": 60});
+        json!({"openid": token, "user_id": user_id, "device_id": "tablet"})
+    };
+
+    let claimed_other = Client::connect(address).await.call("hello", hello(&format!("@dave:{foreign}"))).await;
+    let mut client = Client::connect(address).await;
+    client.call("hello", hello(&carol)).await.unwrap();
+    client.call("join", json!({"room_id": ROOM})).await.unwrap();
+    let mut alice = Client::connect(address).await;
+    alice.call("hello", json!({"access_token": "token-alice"})).await.unwrap();
+    let joined = alice.call("join", json!({"room_id": ROOM})).await.unwrap();
+
+    assert_eq!(claimed_other, Err(-32001));
+    assert_eq!(joined["participants"].as_array().unwrap().len(), 2);
+    homeserver.calling_becomes(ROOM, &[&key("alice")]).await;
 }
 
 #[tokio::test]
@@ -313,7 +379,9 @@ async fn batches_are_answered_in_order_and_notifications_not_at_all() {
     client.send("no json").await;
     let refusal = client.answer().await;
     client.send(json!({"jsonrpc": "2.0", "method": "voice.ping"}).to_string()).await;
-    client.send(json!([ping(json!(1)), {"jsonrpc": "2.0", "method": "voice.ping"}, 5, ping(json!("two"))]).to_string()).await;
+    client
+        .send(json!([ping(json!(1)), {"jsonrpc": "2.0", "method": "voice.ping"}, 5, ping(json!("two"))]).to_string())
+        .await;
     let answers = client.answer().await;
 
     assert_eq!((&refusal["id"], &refusal["error"]["code"]), (&Value::Null, &json!(-32700)));
@@ -388,7 +456,9 @@ async fn a_ban_that_is_pushed_removes_at_once_and_a_repeated_push_does_nothing()
     service.homeserver.voice_room(ROOM, &["alice", "bob"]);
     let (mut alice, _) = service.joins("alice").await;
     let (mut bob, bobs_id) = service.joins("bob").await;
-    let member = |membership: &str| state_event("m.room.member", &user_id("bob"), &user_id("mod"), json!({"membership": membership}));
+    let member = |membership: &str| {
+        state_event("m.room.member", &user_id("bob"), &user_id("mod"), json!({"membership": membership}))
+    };
 
     service.homeserver.put(ROOM, member("ban"));
     service.push_event("t1", member("ban")).await;

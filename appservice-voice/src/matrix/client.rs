@@ -97,7 +97,14 @@ impl Client {
     ///
     /// # Errors
     /// [`Fault::Refused`] when the room's rules do not let that user.
-    pub async fn put_state(&self, room_id: &str, kind: &str, key: &str, user_id: &str, content: &Value) -> Result<(), Fault> {
+    pub async fn put_state(
+        &self,
+        room_id: &str,
+        kind: &str,
+        key: &str,
+        user_id: &str,
+        content: &Value,
+    ) -> Result<(), Fault> {
         let url = self.url(&["_matrix", "client", "v3", "rooms", room_id, "state", kind, key]);
         let url = masquerading(url, user_id);
         let _: Value = self.ask(Method::PUT, url, &self.as_token, Some(content), ANSWER_BYTES_MAX).await?;
@@ -149,7 +156,10 @@ pub(super) fn builder(settings: &Settings) -> anyhow::Result<reqwest::ClientBuil
     Ok(builder)
 }
 
-pub(super) async fn read_answer<T: serde::de::DeserializeOwned>(answer: reqwest::Response, bytes_max: usize) -> Result<T, Fault> {
+pub(super) async fn read_answer<T: serde::de::DeserializeOwned>(
+    answer: reqwest::Response,
+    bytes_max: usize,
+) -> Result<T, Fault> {
     let status = answer.status();
     let body = read_body(answer, bytes_max).await?;
     if status.is_success() {

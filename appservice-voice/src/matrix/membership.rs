@@ -87,12 +87,8 @@ impl Memberships {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error.into()),
         };
-        let memberships = Self {
-            state: Mutex::default(),
-            changed: Notify::new(),
-            file,
-            service_url: service_url.to_owned(),
-        };
+        let memberships =
+            Self { state: Mutex::default(), changed: Notify::new(), file, service_url: service_url.to_owned() };
         for seat in left_over {
             memberships.lock().live.insert(seat.clone(), 0);
             memberships.wish(seat, Wish::Absent);
@@ -125,7 +121,8 @@ impl Memberships {
         let due: Vec<Seat> = {
             let mut state = self.lock();
             let old = |at_ms: &u64| *at_ms > 0 && now_ms.saturating_sub(*at_ms) > events::CALL_MEMBER_EXPIRES_MS / 2;
-            let due: Vec<Seat> = state.live.iter().filter(|(_, at_ms)| old(at_ms)).map(|(seat, _)| seat.clone()).collect();
+            let due: Vec<Seat> =
+                state.live.iter().filter(|(_, at_ms)| old(at_ms)).map(|(seat, _)| seat.clone()).collect();
             for seat in &due {
                 state.live.insert(seat.clone(), now_ms);
             }
@@ -157,7 +154,8 @@ impl Memberships {
                 let (client, content) = (client.clone(), self.content(&seat, wish));
                 requests.spawn(async move {
                     let key = events::call_member_state_key(&seat.user_id, &seat.device_id);
-                    let result = client.put_state(&seat.room_id, events::CALL_MEMBER, &key, &seat.user_id, &content).await;
+                    let result =
+                        client.put_state(&seat.room_id, events::CALL_MEMBER, &key, &seat.user_id, &content).await;
                     (seat, wish, result)
                 });
             }
@@ -166,7 +164,12 @@ impl Memberships {
                 if state.closing && state.pending.is_empty() && requests.is_empty() {
                     return;
                 }
-                state.pending.iter().filter(|(seat, _)| !state.under_way.contains(seat)).map(|(_, p)| p.not_before).min()
+                state
+                    .pending
+                    .iter()
+                    .filter(|(seat, _)| !state.under_way.contains(seat))
+                    .map(|(_, p)| p.not_before)
+                    .min()
             };
             let full = requests.len() >= REQUESTS_MAX;
             tokio::select! {

@@ -71,7 +71,8 @@ impl Verifier {
             other => Unproven::Unavailable(other),
         })?;
         let user_id = info["sub"].as_str().ok_or(Unproven::Refused)?;
-        let belongs = user_id.starts_with('@') && user_id.split_once(':').is_some_and(|(_, server)| server == server_name);
+        let belongs =
+            user_id.starts_with('@') && user_id.split_once(':').is_some_and(|(_, server)| server == server_name);
         if belongs { Ok(user_id.to_owned()) } else { Err(Unproven::Refused) }
     }
 
@@ -195,7 +196,13 @@ fn is_public(ip: IpAddr) -> bool {
             let documentation = first == 0x2001 && v6.segments()[1] == 0x0db8;
             // NAT64 and 6to4 lead to IPv4 addresses that were not looked at.
             let translated = first == 0x0064 || first == 0x2002;
-            !(v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || unique_local || link_local || documentation || translated)
+            !(v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || unique_local
+                || link_local
+                || documentation
+                || translated)
         }
     }
 }
@@ -221,8 +228,18 @@ mod tests {
     fn only_addresses_of_the_public_internet_are_public() {
         let public = ["1.1.1.1", "2606:4700::1111", "192.1.0.1"];
         let private = [
-            "10.0.0.1", "127.0.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "::1", "fe80::1", "fd00::1",
-            "::ffff:127.0.0.1", "64:ff9b::7f00:1", "224.0.0.1", "255.255.255.255",
+            "10.0.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:127.0.0.1",
+            "64:ff9b::7f00:1",
+            "224.0.0.1",
+            "255.255.255.255",
         ];
 
         assert!(public.iter().all(|ip| is_public(ip.parse().unwrap())));

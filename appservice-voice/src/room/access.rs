@@ -12,14 +12,8 @@ use serde_json::Value;
 use voice_protocol::events::{self, VoiceConfig, rights};
 
 /// Types of the state events that decide anything here. The registration asks for exactly these.
-pub const EVENT_TYPES: [&str; 6] = [
-    "m.room.create",
-    "m.room.member",
-    "m.room.power_levels",
-    "m.room.server_acl",
-    events::CONFIG,
-    events::CALL_MEMBER,
-];
+pub const EVENT_TYPES: [&str; 6] =
+    ["m.room.create", "m.room.member", "m.room.power_levels", "m.room.server_acl", events::CONFIG, events::CALL_MEMBER];
 
 /// Joined members kept of one room; a voice room with more is read, but the surplus cannot join a call.
 const MEMBERS_MAX: usize = 200_000;
@@ -138,10 +132,8 @@ impl Access {
         if self.calling.len() < CALL_MEMBERS_MAX || self.calling.contains_key(state_key) {
             let created_ms = event.content["created_ts"].as_u64().unwrap_or(event.origin_server_ts);
             let expires_ms = event.content["expires"].as_u64().unwrap_or(events::CALL_MEMBER_EXPIRES_MS);
-            let membership = CallMembership {
-                sender: event.sender.clone(),
-                expires_at_ms: created_ms.saturating_add(expires_ms),
-            };
+            let membership =
+                CallMembership { sender: event.sender.clone(), expires_at_ms: created_ms.saturating_add(expires_ms) };
             self.calling.insert(state_key.to_owned(), membership);
         }
         false

@@ -31,7 +31,9 @@ const DTLS_RECORD_HEADER_LEN: usize = 13;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Datagram<'a> {
     /// A binding request to the owner of `ufrag`.
-    StunRequest { ufrag: &'a str },
+    StunRequest {
+        ufrag: &'a str,
+    },
     Dtls,
     Rtp,
     Rtcp,

@@ -125,7 +125,13 @@ pub(super) struct Accepted {
 }
 
 impl Peer {
-    pub(super) fn new(key: PeerKey, participant: ParticipantId, room: Arc<str>, rule: MediaRule, pulse: super::Pulse) -> Self {
+    pub(super) fn new(
+        key: PeerKey,
+        participant: ParticipantId,
+        room: Arc<str>,
+        rule: MediaRule,
+        pulse: super::Pulse,
+    ) -> Self {
         Self {
             key,
             participant,
@@ -158,13 +164,22 @@ impl Peer {
     }
 
     /// Accept a client's offer: its first, a renegotiation, an ICE restart, or the first of a new connection.
-    pub(super) fn offer(&mut self, sdp: &str, around: &Surroundings, ufrag: String, now: Instant) -> Result<Accepted, OfferFault> {
+    pub(super) fn offer(
+        &mut self,
+        sdp: &str,
+        around: &Surroundings,
+        ufrag: String,
+        now: Instant,
+    ) -> Result<Accepted, OfferFault> {
         let sections = sdp.lines().filter(|line| line.starts_with("m=")).count();
         if sdp.len() > OFFER_BYTES_MAX || sections > OFFER_SECTIONS_MAX {
             return Err(OfferFault::TooLarge);
         }
-        let fingerprint = sdp.lines().find_map(|line| line.strip_prefix("a=fingerprint:")).unwrap_or("").trim().to_owned();
-        let offer = guarded(|| SdpOffer::from_sdp_string(sdp)).ok_or_else(panicked)?.map_err(|e| OfferFault::Unusable(e.to_string()))?;
+        let fingerprint =
+            sdp.lines().find_map(|line| line.strip_prefix("a=fingerprint:")).unwrap_or("").trim().to_owned();
+        let offer = guarded(|| SdpOffer::from_sdp_string(sdp))
+            .ok_or_else(panicked)?
+            .map_err(|e| OfferFault::Unusable(e.to_string()))?;
 
         let anew = self.connection.as_ref().is_none_or(|c| c.fingerprint != fingerprint || !c.rtc.is_alive());
         let before = self.connection.take();

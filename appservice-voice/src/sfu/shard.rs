@@ -307,7 +307,9 @@ impl Shard {
     fn ring(&mut self) {
         let now = Instant::now();
         while let Some((at, key)) = self.timers.pop(now) {
-            let Some(peer) = self.peers.get_mut(key.index as usize).and_then(|place| place.peer.as_mut()) else { continue };
+            let Some(peer) = self.peers.get_mut(key.index as usize).and_then(|place| place.peer.as_mut()) else {
+                continue;
+            };
             if peer.key != key || !self.timers.rings(key, &mut peer.alarm, at, now) {
                 continue;
             }
@@ -389,7 +391,9 @@ impl Shard {
         let mut listeners: HashMap<PeerKey, Vec<(PeerKey, usize)>> = HashMap::new();
         for &listener in &everyone {
             let Some(sub_room) = self.rooms.get(room) else { return };
-            let Some(peer) = self.peers.get_mut(listener.index as usize).and_then(|place| place.peer.as_mut()) else { continue };
+            let Some(peer) = self.peers.get_mut(listener.index as usize).and_then(|place| place.peer.as_mut()) else {
+                continue;
+            };
             let wanted: Vec<PeerKey> = ranked
                 .iter()
                 .filter(|ranked| ranked.key != listener)

@@ -1,11 +1,7 @@
 //! When each peer wants to be woken. A heap with lazy deletion: each packet costs at most one push, and only when the
 //! peer's deadline moved forward; nothing ever walks over all peers.
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    time::Instant,
-};
+use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
 
 use super::peer::PeerKey;
 

@@ -48,7 +48,9 @@ impl UdpPort {
             Ok((length, source)) => Ok(Some((length, SocketAddr::new(source.ip().to_canonical(), source.port())))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             // A port unreachable message for something sent before; says nothing about the next datagram.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Some((0, SocketAddr::from(([0; 4], 0))))),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                Ok(Some((0, SocketAddr::from(([0; 4], 0)))))
+            }
             Err(error) => Err(error),
         }
     }
@@ -97,7 +99,8 @@ fn send_some(socket: &UdpSocket, batch: &[(SocketAddr, DatagramSend)]) -> io::Re
     let batch = &batch[..batch.len().min(BATCH_LEN_MAX)];
     let addresses: Vec<SocketAddrAny> = batch.iter().map(|(to, _)| (*to).into()).collect();
     let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|(_, datagram)| [IoSlice::new(datagram)]).collect();
-    let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> = batch.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> =
+        batch.iter().map(|_| SendAncillaryBuffer::default()).collect();
     let mut messages: Vec<MMsgHdr<'_>> = addresses
         .iter()
         .zip(&slices)

@@ -36,7 +36,9 @@ pub fn parse(message: &[u8]) -> Result<Frame, Response> {
     };
     match value {
         Value::Array(requests) if requests.is_empty() => refuse(error::INVALID_REQUEST, "an empty batch"),
-        Value::Array(requests) if requests.len() > BATCH_LEN_MAX => refuse(error::INVALID_REQUEST, "the batch is too long"),
+        Value::Array(requests) if requests.len() > BATCH_LEN_MAX => {
+            refuse(error::INVALID_REQUEST, "the batch is too long")
+        }
         Value::Array(requests) => Ok(Frame::Batch(requests.into_iter().map(request).collect())),
         value => Ok(Frame::One(request(value))),
     }
@@ -95,7 +97,10 @@ mod tests {
         assert_eq!(refusal_of("{"), (error::PARSE_ERROR, None));
         assert_eq!(refusal_of("[]"), (error::INVALID_REQUEST, None));
         assert_eq!(refusal_of("1"), (error::INVALID_REQUEST, None));
-        assert_eq!(refusal_of(r#"{"jsonrpc":"1.0","id":4,"method":"x"}"#), (error::INVALID_REQUEST, Some(Id::Number(4))));
+        assert_eq!(
+            refusal_of(r#"{"jsonrpc":"1.0","id":4,"method":"x"}"#),
+            (error::INVALID_REQUEST, Some(Id::Number(4)))
+        );
         assert_eq!(refusal_of(r#"{"jsonrpc":"2.0","id":{},"method":"x"}"#), (error::INVALID_REQUEST, None));
         assert_eq!(refusal_of(r#"{"jsonrpc":"2.0","id":4,"method":"x","params":[1]}"#).0, error::INVALID_REQUEST);
         assert_eq!(refusal_of(&"[".repeat(MESSAGE_BYTES_MAX)).0, error::PARSE_ERROR);

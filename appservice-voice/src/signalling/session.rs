@@ -154,8 +154,10 @@ impl Session {
             }
             Call::Subscribe(subscribe) => {
                 let seat = self.seat(&subscribe.participant_id)?;
-                let targets: Vec<_> = subscribe.targets.iter().take(TARGETS_MAX).map(|id| ParticipantId::new(id)).collect();
-                self.switchboard.with_room(&seat.room_id, |room| room.subscribe(&seat.participant, &targets, subscribe.on))?;
+                let targets: Vec<_> =
+                    subscribe.targets.iter().take(TARGETS_MAX).map(|id| ParticipantId::new(id)).collect();
+                self.switchboard
+                    .with_room(&seat.room_id, |room| room.subscribe(&seat.participant, &targets, subscribe.on))?;
                 value(Done {})
             }
             Call::Kick(kick) => {
@@ -224,7 +226,8 @@ impl Session {
         if hello.user_id.as_ref().is_some_and(|claimed| *claimed != user_id) {
             return Err(unauthenticated("the token belongs to someone else"));
         }
-        let device_id = device_id.filter(|id| !id.is_empty() && id.len() <= ID_BYTES_MAX && !id.chars().any(char::is_control));
+        let device_id =
+            device_id.filter(|id| !id.is_empty() && id.len() <= ID_BYTES_MAX && !id.chars().any(char::is_control));
         let device_id = device_id.ok_or_else(|| Error::new(error::INVALID_PARAMS, "device_id is required"))?;
         Ok(Device { user_id, device_id })
     }
@@ -294,7 +297,9 @@ impl From<Refusal> for Error {
         match refusal {
             Refusal::NotAVoiceRoom => Self::new(error::NOT_A_VOICE_ROOM, text),
             Refusal::Barred | Refusal::NotAllowed => Self::new(error::FORBIDDEN, text),
-            Refusal::Full { user_limit } => Self::new(error::ROOM_FULL, text).with_data(json!({"user_limit": user_limit})),
+            Refusal::Full { user_limit } => {
+                Self::new(error::ROOM_FULL, text).with_data(json!({"user_limit": user_limit}))
+            }
             Refusal::NoSuchParticipant => Self::new(error::NOT_FOUND, text),
         }
     }

@@ -160,7 +160,11 @@ async fn stopped(stopping: &mut tokio::sync::watch::Receiver<bool>) {
 }
 
 /// Deal with what the socket brought. An error is the code to close with.
-async fn take(socket: &mut WebSocket, session: &mut Session, message: Option<Result<Message, axum::Error>>) -> Result<(), u16> {
+async fn take(
+    socket: &mut WebSocket,
+    session: &mut Session,
+    message: Option<Result<Message, axum::Error>>,
+) -> Result<(), u16> {
     match message {
         Some(Ok(Message::Text(text))) => {
             if let Some(answer) = session.answer(text.as_bytes()).await {

@@ -127,7 +127,9 @@ impl Homeserver {
             }
         };
         let patience = std::time::Duration::from_secs(20);
-        tokio::time::timeout(patience, reached).await.unwrap_or_else(|_| panic!("{:?} are in the call", self.calling(room)));
+        tokio::time::timeout(patience, reached)
+            .await
+            .unwrap_or_else(|_| panic!("{:?} are in the call", self.calling(room)));
     }
 }
 

@@ -116,7 +116,8 @@ impl Talker {
                 }
                 Output::Event(Event::Connected) => self.connected = true,
                 Output::Event(Event::RtpPacket(packet)) => {
-                    let mid = self.rtc.direct_api().stream_rx(&packet.header.ssrc).map(|stream| stream.mid().to_string());
+                    let mid =
+                        self.rtc.direct_api().stream_rx(&packet.header.ssrc).map(|stream| stream.mid().to_string());
                     self.heard.push(Heard {
                         mid: mid.unwrap_or_default(),
                         seq: *packet.seq_no,

@@ -167,7 +167,10 @@ impl CallMember {
             expires: CALL_MEMBER_EXPIRES_MS,
             created_ts: Some(created_ts_ms),
             intent: Some("audio".to_owned()),
-            focus_active: FocusActive { kind: FOCUS_TYPE.to_owned(), focus_selection: Some("oldest_membership".to_owned()) },
+            focus_active: FocusActive {
+                kind: FOCUS_TYPE.to_owned(),
+                focus_selection: Some("oldest_membership".to_owned()),
+            },
             foci_preferred: vec![serde_json::json!({"type": FOCUS_TYPE, "service_url": service_url})],
         }
     }
@@ -187,5 +190,7 @@ pub fn call_member_state_key(user_id: &str, device_id: &str) -> String {
 /// Whether the content says that the device is in a call: `{}` means that it left.
 #[must_use]
 pub fn is_in_call(content: &Value) -> bool {
-    content.as_object().is_some_and(|content| content.get("application").is_some() || content.get("device_id").is_some())
+    content
+        .as_object()
+        .is_some_and(|content| content.get("application").is_some() || content.get("device_id").is_some())
 }

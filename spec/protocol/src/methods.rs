@@ -94,7 +94,10 @@ impl std::fmt::Debug for OpenIdToken {
 
 impl std::fmt::Debug for Hello {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hello").field("user_id", &self.user_id).field("device_id", &self.device_id).finish_non_exhaustive()
+        f.debug_struct("Hello")
+            .field("user_id", &self.user_id)
+            .field("device_id", &self.device_id)
+            .finish_non_exhaustive()
     }
 }
 

@@ -109,9 +109,18 @@ fn configuration_out_of_bounds_comes_to_the_nearest_bound() {
 
     let as_json = |content: &Value| serde_json::to_value(VoiceConfig::from_content(content)).unwrap();
 
-    assert_eq!(as_json(&low), json!({"bitrate": 24000, "frame_ms": 10, "user_limit": 1, "jitter": {"min": 20, "max": 20}}));
-    assert_eq!(as_json(&high), json!({"bitrate": 96000, "frame_ms": 60, "user_limit": 100, "jitter": {"min": 200, "max": 200}}));
-    assert_eq!(as_json(&odd), json!({"bitrate": 64000, "frame_ms": 20, "user_limit": 50, "jitter": {"min": 100, "max": 100}}));
+    assert_eq!(
+        as_json(&low),
+        json!({"bitrate": 24000, "frame_ms": 10, "user_limit": 1, "jitter": {"min": 20, "max": 20}})
+    );
+    assert_eq!(
+        as_json(&high),
+        json!({"bitrate": 96000, "frame_ms": 60, "user_limit": 100, "jitter": {"min": 200, "max": 200}})
+    );
+    assert_eq!(
+        as_json(&odd),
+        json!({"bitrate": 64000, "frame_ms": 20, "user_limit": 50, "jitter": {"min": 100, "max": 100}})
+    );
 }
 
 #[test]
