@@ -341,7 +341,10 @@ impl Switchboard {
         let now_ms = clock::now_ms();
         let key = voice_protocol::events::call_member_state_key(&device.user_id, &device.device_id);
         let standing = state.rooms.get(room_id).and_then(|hosted| hosted.room.access().call_membership(&key));
-        let already_written = standing.is_some_and(|m| m.sender == device.user_id && m.expires_at_ms > now_ms);
+        // One of our own kind is written again: the push that says it was cleared may be under way.
+        let already_written = standing.is_some_and(|membership| {
+            membership.sender == device.user_id && membership.expires_at_ms > now_ms && !membership.names_our_focus
+        });
         self.memberships.enter(seat(room_id, device), already_written, now_ms);
     }
 

@@ -299,7 +299,8 @@ async fn foreign_homeserver() -> (String, String) {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     let (pem, key) = (certified.cert.pem(), certified.signing_key.serialize_pem());
-    let tls = axum_server::tls_rustls::RustlsConfig::from_pem(pem.clone().into_bytes(), key.into_bytes()).await.unwrap();
+    let tls =
+        axum_server::tls_rustls::RustlsConfig::from_pem(pem.clone().into_bytes(), key.into_bytes()).await.unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let name = listener.local_addr().unwrap().to_string();
@@ -324,7 +325,8 @@ async fn a_user_of_another_homeserver_comes_in_and_writes_her_own_membership() {
     };
     let (_running, address) = serve_with(settings).await;
     let hello = |user_id: &str| {
-        let token = json!({"access_token": "x", "token_type": "Bearer", "matrix_server_name": foreign, "expires_in": 60});
+        let token =
+            json!({"access_token": "x", "token_type": "Bearer", "matrix_server_name": foreign, "expires_in": 60});
         json!({"openid": token, "user_id": user_id, "device_id": "tablet"})
     };
 

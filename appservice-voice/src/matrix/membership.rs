@@ -96,15 +96,16 @@ impl Memberships {
         Ok(Arc::new(memberships))
     }
 
-    /// The device is in; `already_written` when the room has a membership of it that its client wrote.
+    /// The device is in; `already_written` when a membership that its client wrote stands in the room.
     pub fn enter(&self, seat: Seat, already_written: bool, now_ms: u64) {
         {
             let mut state = self.lock();
             // What a client wrote is for the client to renew.
             state.live.insert(seat.clone(), if already_written { 0 } else { now_ms });
             self.save(&state);
-            if already_written {
-                state.pending.remove(&seat);
+            // What stands in the room may be about to be cleared by a wish from before.
+            let unsettled = state.pending.contains_key(&seat) || state.under_way.contains(&seat);
+            if already_written && !unsettled {
                 return;
             }
         }

@@ -75,6 +75,8 @@ pub struct CallMembership {
     pub sender: String,
     /// Milliseconds since 1970 after which it counts no more.
     pub expires_at_ms: u64,
+    /// It names our kind of focus, so it may well be one that the service wrote and is about to clear.
+    pub names_our_focus: bool,
 }
 
 impl Access {
@@ -132,8 +134,11 @@ impl Access {
         if self.calling.len() < CALL_MEMBERS_MAX || self.calling.contains_key(state_key) {
             let created_ms = event.content["created_ts"].as_u64().unwrap_or(event.origin_server_ts);
             let expires_ms = event.content["expires"].as_u64().unwrap_or(events::CALL_MEMBER_EXPIRES_MS);
-            let membership =
-                CallMembership { sender: event.sender.clone(), expires_at_ms: created_ms.saturating_add(expires_ms) };
+            let membership = CallMembership {
+                sender: event.sender.clone(),
+                expires_at_ms: created_ms.saturating_add(expires_ms),
+                names_our_focus: event.content["focus_active"]["type"] == events::FOCUS_TYPE,
+            };
             self.calling.insert(state_key.to_owned(), membership);
         }
         false

@@ -34,6 +34,9 @@ const MESSAGES_BURST_MAX: u32 = 60;
 /// Joins a second, on average and at once: each may make the homeserver read a room's whole state.
 const JOINS_PER_SECOND_MAX: u32 = 1;
 const JOINS_BURST_MAX: u32 = 10;
+/// Offers a second, on average and at once: each may cost the media thread a new connection.
+const OFFERS_PER_SECOND_MAX: u32 = 2;
+const OFFERS_BURST_MAX: u32 = 10;
 /// Refusals for being too fast before the connection is closed.
 const REFUSALS_MAX: u32 = 200;
 /// Failed attempts to say who one is before the connection is closed.
@@ -50,6 +53,7 @@ pub(crate) struct Session {
     outbox: Outbox,
     bucket: Bucket,
     joins: Bucket,
+    offers: Bucket,
     refusals: u32,
     hellos: u32,
     device: Option<Device>,
@@ -67,7 +71,8 @@ impl Session {
         let now = Instant::now();
         let bucket = Bucket::new(MESSAGES_PER_SECOND_MAX, MESSAGES_BURST_MAX, now);
         let joins = Bucket::new(JOINS_PER_SECOND_MAX, JOINS_BURST_MAX, now);
-        Self { switchboard, outbox, bucket, joins, refusals: 0, hellos: 0, device: None, seat: None }
+        let offers = Bucket::new(OFFERS_PER_SECOND_MAX, OFFERS_BURST_MAX, now);
+        Self { switchboard, outbox, bucket, joins, offers, refusals: 0, hellos: 0, device: None, seat: None }
     }
 
     pub(crate) fn is_authenticated(&self) -> bool {
@@ -131,6 +136,7 @@ impl Session {
             }
             Call::Offer(offer) => {
                 let seat = self.seat(&offer.participant_id)?;
+                self.offers.take(Instant::now()).map_err(too_fast)?;
                 let answered = self.switchboard.sfu().offer(&seat.participant, offer.offer_id, offer.sdp).await;
                 value(answered.map_err(offer_error)?)
             }

@@ -4,8 +4,10 @@
 //
 // VOICE_URL serves the page and the WebSocket, HOMESERVER_URL (default: the same) the Matrix client API with open
 // registration, or with REG_SECRET the registration by shared secret. CHROMIUM: the browser's path. SCREENSHOTS: a folder.
+// RESTART: a command that kills the voice service and starts it again; without it that test is left out.
 // Each page sends a tone made in the page; the other page looks for that frequency in what it receives.
 import assert from 'node:assert/strict';
+import { execSync } from 'node:child_process';
 import { createHmac, randomBytes } from 'node:crypto';
 import { after, before, test } from 'node:test';
 import { chromium } from 'playwright-core';
@@ -186,6 +188,16 @@ test('a right taken away in the room state takes effect within a second or so', 
   await hears(alice, 880);
 
   assert.ok(tookMs < 2000, `took ${tookMs} ms`);
+});
+
+test('pages find back together when the voice service was killed', { skip: !process.env.RESTART }, async () => {
+  const before = (await state(bob)).me;
+  execSync(process.env.RESTART, { stdio: 'ignore' });
+
+  await until('Bob has a new place', async () => (await state(bob)).me !== before);
+  await Promise.all([hears(alice, 880), hears(bob, 440)]);
+  await until('both stand in the room state', async () => (await membersInState(alice.user.token, roomId)).length === 2);
+  alice.faults.length = 0; // A refused connection is told on the console.
 });
 
 test('a killed page leaves the call and the room state in time, and Alice sees it', async () => {
