@@ -8,8 +8,13 @@ pub mod client;
 pub mod error;
 pub mod federation;
 pub mod health;
+pub mod interactive;
 pub mod limits;
+pub mod page;
+pub mod restricted;
 pub mod root;
+pub mod synapse_admin;
+pub mod terms;
 pub mod well_known;
 
 use axum::routing::get;
@@ -21,5 +26,8 @@ pub fn endpoints() -> Endpoints {
     let endpoints = Endpoints::default().plain("/", get(root::get)).plain("/health", get(health::get));
     let endpoints = well_known::endpoints(endpoints);
     let endpoints = client::endpoints(endpoints);
-    federation::endpoints(endpoints)
+    let endpoints = federation::endpoints(endpoints);
+    endpoints
+        .plain(synapse_admin::PATH, get(synapse_admin::get).post(synapse_admin::post))
+        .plain(terms::PATH, get(terms::get))
 }

@@ -10,14 +10,18 @@
 pub mod accounts;
 pub mod clock;
 pub mod context;
+pub mod devices;
 pub mod error;
 pub mod federation;
 pub mod joined;
+pub mod limits;
 pub mod notify;
 pub mod presence;
+pub mod profiles;
 pub mod receipts;
 pub mod timeline;
 pub mod typing;
+pub mod valkey;
 pub mod view;
 pub mod well_known;
 
@@ -34,10 +38,16 @@ pub struct Services(Arc<All>);
 /// The services.
 #[derive(Debug)]
 pub struct All {
+    /// Rates.
+    pub limits: limits::Limits,
     /// Accounts and access tokens.
     pub accounts: accounts::Accounts,
     /// Events of rooms.
     pub timeline: timeline::Timeline,
+    /// Devices.
+    pub devices: devices::Devices,
+    /// Profiles.
+    pub profiles: profiles::Profiles,
     /// Other servers.
     pub federation: federation::Federation,
     /// Who is there.
@@ -50,9 +60,15 @@ pub struct All {
     pub well_known: well_known::WellKnown,
 }
 
-/// What each service is told by the configuration.
+/// The settings of every service.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
+    /// Where instances share rates and refresh tokens; a single instance needs none.
+    pub valkey_url: Option<String>,
+    /// Rates.
+    pub limits: limits::Settings,
+    /// Accounts.
+    pub accounts: accounts::Settings,
     /// Who is there.
     pub presence: presence::Settings,
     /// Where this server is found.
@@ -65,14 +81,32 @@ impl Services {
     /// # Errors
     /// What a service's start may meet.
     pub async fn start(cx: Context, settings: Settings) -> Result<Self> {
-        let accounts = accounts::Accounts::new(cx.clone());
+        let valkey = match &settings.valkey_url {
+            Some(url) => Some(valkey::Valkey::connect(url, cx.server_name.as_str()).await?),
+            None => None,
+        };
+        let limits = limits::Limits::new(cx.clone(), settings.limits, valkey.clone());
+        let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
         let timeline = timeline::Timeline::start(cx.clone());
+        let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone());
+        let profiles = profiles::Profiles::new(cx.clone());
         let federation = federation::Federation::new(cx.clone());
         let presence = presence::Presence::new(cx.clone(), settings.presence);
         let receipts = receipts::Receipts::new(cx.clone());
         let typing = typing::Typing::new(cx);
         let well_known = well_known::WellKnown::new(settings.well_known);
-        Ok(Self(Arc::new(All { accounts, timeline, federation, presence, receipts, typing, well_known })))
+        Ok(Self(Arc::new(All {
+            limits,
+            accounts,
+            timeline,
+            devices,
+            profiles,
+            federation,
+            presence,
+            receipts,
+            typing,
+            well_known,
+        })))
     }
 }
 

@@ -14,6 +14,8 @@ pub mod error;
 pub mod migrate;
 pub mod store;
 
+pub mod accounts;
+pub mod devices;
 pub mod events;
 pub mod media;
 pub mod members;
@@ -22,10 +24,16 @@ pub mod relations;
 pub mod push_rules;
 pub mod pushers;
 pub mod receipts;
+pub mod profiles;
+pub mod refresh_tokens;
+pub mod registration_tokens;
 pub mod rooms;
+pub mod server_secrets;
 pub mod states;
 pub mod streams;
 pub mod timeline;
+pub mod tokens;
+pub mod uia_sessions;
 
 pub use error::{Error, Result};
 pub use sql::{STATEMENTS, Statement};

@@ -1,0 +1,3 @@
+//! `/_matrix/client/v3/user/{userId}/…`: what belongs to one user.
+
+pub mod openid;
