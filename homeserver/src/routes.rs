@@ -7,6 +7,7 @@ pub mod call;
 pub mod client;
 pub mod error;
 pub mod federation;
+pub mod key;
 pub mod limits;
 
 use call::Endpoints;
@@ -16,5 +17,6 @@ use call::Endpoints;
 pub fn endpoints() -> Endpoints {
     let endpoints = Endpoints::default();
     let endpoints = client::endpoints(endpoints);
-    federation::endpoints(endpoints)
+    let endpoints = federation::endpoints(endpoints);
+    key::endpoints(endpoints)
 }

@@ -13,6 +13,7 @@ pub mod context;
 pub mod error;
 pub mod federation;
 pub mod notify;
+pub mod outgoing;
 
 pub use context::Context;
 pub use error::{Error, Result};
@@ -32,14 +33,21 @@ pub struct All {
     pub federation: federation::Federation,
 }
 
+/// The settings of the services that have any.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Other servers.
+    pub federation: federation::Settings,
+}
+
 impl Services {
     /// Make every service, the lowest floor first.
     ///
     /// # Errors
     /// What a service's start may meet.
-    pub async fn start(cx: Context) -> Result<Self> {
+    pub async fn start(cx: Context, settings: Settings) -> Result<Self> {
         let accounts = accounts::Accounts::new(cx.clone());
-        let federation = federation::Federation::new(cx);
+        let federation = federation::Federation::start(cx, settings.federation).await?;
         Ok(Self(Arc::new(All { accounts, federation })))
     }
 }

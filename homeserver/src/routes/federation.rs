@@ -1,7 +1,9 @@
 //! `/_matrix/federation/…`: the Server-Server API.
 
+pub mod version;
+
 use super::call::Endpoints;
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
-    endpoints
+    endpoints.endpoint(version::get)
 }

@@ -14,9 +14,11 @@ pub mod error;
 pub mod migrate;
 pub mod store;
 
+pub mod destinations;
 pub mod events;
 pub mod numbers;
 pub mod rooms;
+pub mod server_keys;
 pub mod states;
 pub mod streams;
 pub mod timeline;
