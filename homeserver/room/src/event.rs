@@ -81,10 +81,7 @@ pub struct Damaged {
 
 impl Damaged {
     pub(crate) fn new(event_id: &EventId, reason: impl fmt::Display) -> Self {
-        Self {
-            event_id: event_id.to_owned(),
-            source: serde::de::Error::custom(reason),
-        }
+        Self { event_id: event_id.to_owned(), source: serde::de::Error::custom(reason) }
     }
 }
 

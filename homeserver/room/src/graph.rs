@@ -24,36 +24,25 @@ use crate::event::Pdu;
 /// other in a ring (which hashes make impossible), they come last.
 pub fn order(events: &[impl AsRef<Pdu>]) -> Vec<usize> {
     let event = |at: usize| -> &Pdu { events[at].as_ref() };
-    let rank = |at: usize| {
-        Reverse((
-            event(at).depth,
-            event(at).origin_server_ts_ms(),
-            &event(at).event_id,
-            at,
-        ))
-    };
-    let place: HashMap<&EventId, usize> = (0..events.len())
-        .map(|at| (&*event(at).event_id, at))
-        .collect();
+    let rank = |at: usize| Reverse((event(at).depth, event(at).origin_server_ts_ms(), &event(at).event_id, at));
+    let place: HashMap<&EventId, usize> = (0..events.len()).map(|at| (&*event(at).event_id, at)).collect();
     let mut waits_for = vec![0_usize; events.len()];
     let mut followed_by = vec![Vec::new(); events.len()];
-    for at in 0..events.len() {
-        let before: BTreeSet<usize> = event(at)
+    for (at, waits_for) in waits_for.iter_mut().enumerate() {
+        let event = event(at);
+        let before: BTreeSet<usize> = event
             .prev_events
             .iter()
-            .chain(&event(at).auth_events)
+            .chain(&event.auth_events)
             .filter_map(|id| place.get(&**id).copied())
             .filter(|&other| other != at)
             .collect();
-        waits_for[at] = before.len();
+        *waits_for = before.len();
         for other in before {
             followed_by[other].push(at);
         }
     }
-    let mut ready: BinaryHeap<_> = (0..events.len())
-        .filter(|&at| waits_for[at] == 0)
-        .map(rank)
-        .collect();
+    let mut ready: BinaryHeap<_> = (0..events.len()).filter(|&at| waits_for[at] == 0).map(rank).collect();
     let mut ordered = Vec::with_capacity(events.len());
     while let Some(Reverse((.., at))) = ready.pop() {
         ordered.push(at);
@@ -82,15 +71,9 @@ pub struct Gaps {
 
 /// Finds what a batch refers to that is neither in it nor `known`.
 pub fn gaps(events: &[impl AsRef<Pdu>], known: impl Fn(&EventId) -> bool) -> Gaps {
-    let inside: BTreeSet<&EventId> = events
-        .iter()
-        .map(|event| &*event.as_ref().event_id)
-        .collect();
+    let inside: BTreeSet<&EventId> = events.iter().map(|event| &*event.as_ref().event_id).collect();
     let missing = |ids: &[OwnedEventId]| -> Vec<OwnedEventId> {
-        ids.iter()
-            .filter(|id| !inside.contains(&***id) && !known(id))
-            .cloned()
-            .collect()
+        ids.iter().filter(|id| !inside.contains(&***id) && !known(id)).cloned().collect()
     };
     let mut gaps = Gaps::default();
     for event in events {

@@ -105,12 +105,7 @@ enum Stage {
 
 impl Receive {
     pub fn new(event: Arc<Pdu>, rules: &'static Rules, aim: Aim) -> Self {
-        Self {
-            event,
-            rules,
-            aim,
-            stage: Stage::Auth,
-        }
+        Self { event, rules, aim, stage: Stage::Auth }
     }
 
     pub fn event(&self) -> &Arc<Pdu> {
@@ -121,10 +116,7 @@ impl Receive {
     pub fn step(&self) -> Step {
         match &self.stage {
             Stage::Auth => Step::NeedAuth(self.witnesses()),
-            Stage::State(at) => Step::NeedState {
-                at: *at,
-                keys: self.state_keys(),
-            },
+            Stage::State(at) => Step::NeedState { at: *at, keys: self.state_keys() },
             Stage::Done(verdict) => Step::Done(verdict.clone()),
         }
     }
@@ -149,22 +141,15 @@ impl Receive {
 
     /// Step 4: do the witnesses fit, and do they allow it?
     fn judge_by_witnesses(&self, events: impl IntoIterator<Item = Arc<Pdu>>) -> Stage {
-        let given: HashMap<OwnedEventId, Arc<Pdu>> = events
-            .into_iter()
-            .map(|event| (event.event_id.clone(), event))
-            .collect();
+        let given: HashMap<OwnedEventId, Arc<Pdu>> =
+            events.into_iter().map(|event| (event.event_id.clone(), event)).collect();
         let wanted = self.witnesses();
-        let missing: Vec<_> = wanted
-            .iter()
-            .filter(|id| !given.contains_key(*id))
-            .cloned()
-            .collect();
+        let missing: Vec<_> = wanted.iter().filter(|id| !given.contains_key(*id)).cloned().collect();
         if !missing.is_empty() {
             return Stage::Done(Verdict::Undecided { missing });
         }
-        let allowed =
-            auth::check_state_independent(&self.event, self.rules, |id| given.get(id).cloned())
-                .and_then(|()| self.check(wanted.iter().map(|id| given[id].clone())));
+        let allowed = auth::check_state_independent(&self.event, self.rules, |id| given.get(id).cloned())
+            .and_then(|()| self.check(wanted.iter().map(|id| given[id].clone())));
         match (allowed, self.aim) {
             (Err(refusal), _) => Stage::Done(Verdict::Reject(refusal)),
             (Ok(()), Aim::Outlier) => Stage::Done(Verdict::Accept),
@@ -199,18 +184,8 @@ impl Receive {
         let event = &self.event;
         let state_key = event.state_key.as_deref();
         // Step 4 has read the content, so there are types.
-        let types = auth_types(
-            &event.kind,
-            &event.sender,
-            state_key,
-            &event.content,
-            self.rules,
-        )
-        .unwrap_or_default();
-        let mut keys: Vec<StateKey> = types
-            .into_iter()
-            .map(|(kind, key)| (kind.to_owned(), key))
-            .collect();
+        let types = auth_types(&event.kind, &event.sender, state_key, &event.content, self.rules).unwrap_or_default();
+        let mut keys: Vec<StateKey> = types.into_iter().map(|(kind, key)| (kind.to_owned(), key)).collect();
         let create = (kind::CREATE.to_owned(), String::new());
         if !keys.contains(&create) {
             keys.push(create);

@@ -14,16 +14,9 @@ use crate::{
 /// The event with nothing left but what its room version protects. Its id stays the same.
 pub fn redacted(event: &Pdu, rules: &Rules) -> Result<Pdu, Damaged> {
     let damaged = |reason: String| Damaged::new(&event.event_id, reason);
-    let mut object =
-        canonical::parse(event.json.as_bytes()).map_err(|error| damaged(error.to_string()))?;
-    redact_in_place(&mut object, &rules.redaction, None)
-        .map_err(|error| damaged(error.to_string()))?;
-    let redacted = Pdu::from_stored(
-        event.event_id.clone(),
-        event.room_id.clone(),
-        canonical::write(&object),
-        rules,
-    )?;
+    let mut object = canonical::parse(event.json.as_bytes()).map_err(|error| damaged(error.to_string()))?;
+    redact_in_place(&mut object, &rules.redaction, None).map_err(|error| damaged(error.to_string()))?;
+    let redacted = Pdu::from_stored(event.event_id.clone(), event.room_id.clone(), canonical::write(&object), rules)?;
     Ok(redacted.with_rejected(event.rejected))
 }
 

@@ -42,10 +42,7 @@ pub struct Relation {
 
 impl RelatesTo {
     fn parent_as(&self, rel_type: &str) -> Option<&OwnedEventId> {
-        self.relation
-            .as_ref()
-            .filter(|relation| relation.rel_type == rel_type)
-            .map(|relation| &relation.parent)
+        self.relation.as_ref().filter(|relation| relation.rel_type == rel_type).map(|relation| &relation.parent)
     }
 
     /// The event that began the thread this one is in.
@@ -77,24 +74,14 @@ pub fn relates_to(content: &RawValue) -> Option<RelatesTo> {
     let said: Box<RawValue> = field(content, "m.relates_to")?;
     let relation = field::<String>(&said, "rel_type")
         .zip(field::<OwnedEventId>(&said, "event_id"))
-        .map(|(rel_type, parent)| Relation {
-            rel_type,
-            parent,
-            key: field(&said, "key"),
-        });
+        .map(|(rel_type, parent)| Relation { rel_type, parent, key: field(&said, "key") });
     let in_reply_to = field::<Reply>(&said, "m.in_reply_to").map(|reply| reply.event_id);
     if relation.is_none() && in_reply_to.is_none() {
         return None;
     }
-    let is_falling_back = relation
-        .as_ref()
-        .is_some_and(|relation| relation.rel_type == THREAD)
+    let is_falling_back = relation.as_ref().is_some_and(|relation| relation.rel_type == THREAD)
         && field(&said, "is_falling_back").unwrap_or(false);
-    Some(RelatesTo {
-        relation,
-        in_reply_to,
-        is_falling_back,
-    })
+    Some(RelatesTo { relation, in_reply_to, is_falling_back })
 }
 
 /// Whether an edit may replace the content of the event it names.

@@ -117,10 +117,7 @@ pub fn start(rules: &'static Rules, states: &[State], graph: &AuthGraph) -> Resu
         rules,
         unconflicted,
         forks,
-        chains: chains
-            .iter()
-            .map(|chain| graph.numbers_of(chain).collect())
-            .collect(),
+        chains: chains.iter().map(|chain| graph.numbers_of(chain).collect()).collect(),
         subgraph,
         needed: graph.numbers_of(&graph.needed_for(&full)).collect(),
         events: HashMap::new(),
@@ -135,16 +132,9 @@ fn split(states: &[State]) -> (State, Vec<Vec<(StateKeyNumber, EventNumber)>>) {
     let Some((first, others)) = states.split_first() else {
         return Default::default();
     };
-    let unconflicted: State = first
-        .iter()
-        .filter(|&(key, event)| others.iter().all(|other| other.get(key) == Some(event)))
-        .collect();
-    let rest = |state: &State| {
-        state
-            .iter()
-            .filter(|&(key, _)| unconflicted.get(key).is_none())
-            .collect::<Vec<_>>()
-    };
+    let unconflicted: State =
+        first.iter().filter(|&(key, event)| others.iter().all(|other| other.get(key) == Some(event))).collect();
+    let rest = |state: &State| state.iter().filter(|&(key, _)| unconflicted.get(key).is_none()).collect::<Vec<_>>();
     let forks = states.iter().map(rest).collect();
     (unconflicted, forks)
 }
@@ -190,11 +180,7 @@ impl Resolution {
             Phase::Events => self.missing(&self.needed),
             _ => self.missing(&self.witnesses()),
         };
-        if asked.is_empty() {
-            Ok(())
-        } else {
-            Err(ResolveError::EventsMissing(asked))
-        }
+        if asked.is_empty() { Ok(()) } else { Err(ResolveError::EventsMissing(asked)) }
     }
 
     /// Answers [`Step::Keys`].
@@ -206,21 +192,13 @@ impl Resolution {
     }
 
     fn missing(&self, events: &[EventNumber]) -> Vec<EventNumber> {
-        events
-            .iter()
-            .filter(|event| !self.events.contains_key(event))
-            .copied()
-            .collect()
+        events.iter().filter(|event| !self.events.contains_key(event)).copied().collect()
     }
 
     /// The full conflicted set.
     fn conflicted(&self) -> BTreeSet<EventNumber> {
         let forks = self.forks.iter().flatten().map(|entry| &entry.1);
-        forks
-            .chain(self.chains.iter().flatten())
-            .chain(&self.subgraph)
-            .copied()
-            .collect()
+        forks.chain(self.chains.iter().flatten()).chain(&self.subgraph).copied().collect()
     }
 
     /// The keys at which the conflicted events stand, and those that authorise them.
@@ -232,13 +210,7 @@ impl Resolution {
             wanted.insert(key_of(event)?);
             let state_key = event.state_key.as_deref();
             // A content that cannot be read authorises nothing and is refused further on.
-            let types = auth_types(
-                &event.kind,
-                &event.sender,
-                state_key,
-                &event.content,
-                self.rules,
-            );
+            let types = auth_types(&event.kind, &event.sender, state_key, &event.content, self.rules);
             let types = types.unwrap_or_default().into_iter();
             wanted.extend(types.map(|(kind, key)| (kind.to_owned(), key)));
         }
@@ -247,10 +219,7 @@ impl Resolution {
 
     /// The events all states agree on at the wanted keys.
     fn witnesses(&self) -> Vec<EventNumber> {
-        self.keys
-            .values()
-            .filter_map(|&key| self.unconflicted.get(key))
-            .collect()
+        self.keys.values().filter_map(|&key| self.unconflicted.get(key)).collect()
     }
 
     fn finish(&self) -> Result<State, ResolveError> {
@@ -285,33 +254,22 @@ impl Resolution {
     }
 
     /// Runs the algorithm for one group; gives the resolved events of that group.
-    fn resolve(
-        &self,
-        group: &Group,
-        witnesses: &[EventNumber],
-    ) -> Result<Vec<(EventNumber, &Arc<Pdu>)>, ResolveError> {
+    fn resolve(&self, group: &Group, witnesses: &[EventNumber]) -> Result<Vec<(EventNumber, &Arc<Pdu>)>, ResolveError> {
         let takes_part = |number: &EventNumber| group.takes_part(&self.events[number].kind);
         let mut maps = Vec::with_capacity(self.forks.len());
         for fork in &self.forks {
             let mut map = StateMap::new();
-            let conflicted = fork
-                .iter()
-                .map(|entry| &entry.1)
-                .filter(|number| takes_part(number));
+            let conflicted = fork.iter().map(|entry| &entry.1).filter(|number| takes_part(number));
             for number in conflicted.chain(witnesses) {
                 let event = &self.events[number];
                 let (kind, state_key) = key_of(event)?;
-                map.insert(
-                    (StateEventType::from(kind), state_key),
-                    event.event_id.clone(),
-                );
+                map.insert((StateEventType::from(kind), state_key), event.event_id.clone());
             }
             maps.push(map);
         }
         let ids = |numbers: &[EventNumber]| -> EventIdSet<OwnedEventId> {
             let ids = numbers.iter().filter(|number| takes_part(number));
-            ids.map(|number| self.events[number].event_id.clone())
-                .collect()
+            ids.map(|number| self.events[number].event_id.clone()).collect()
         };
         let resolved = state_res::resolve(
             &self.rules.authorization,
@@ -323,9 +281,7 @@ impl Resolution {
         )?;
         let numbers = resolved.into_values().map(|id| self.by_id[&id]);
         let events = numbers.map(|number| (number, &self.events[&number]));
-        Ok(events
-            .filter(|(_, event)| group.answers_for(&event.kind))
-            .collect())
+        Ok(events.filter(|(_, event)| group.answers_for(&event.kind)).collect())
     }
 }
 

@@ -20,10 +20,7 @@ pub struct At<T> {
 impl<T: Clone> At<T> {
     /// A value the event does not touch.
     pub fn unchanged(value: T) -> Self {
-        Self {
-            before: value.clone(),
-            after: value,
-        }
+        Self { before: value.clone(), after: value }
     }
 
     fn either(&self, allows: impl Fn(&T) -> bool) -> bool {
@@ -40,21 +37,11 @@ pub fn changes_what_is_seen(event: &Pdu, reader: &str) -> bool {
 ///
 /// `joined_later` says whether the user was in the room at any time after the event; being in it
 /// now is enough to know.
-pub fn user_may_see(
-    visibility: &At<HistoryVisibility>,
-    membership: &At<MembershipState>,
-    joined_later: bool,
-) -> bool {
-    visibility.either(|visibility| {
-        membership.either(|membership| allowed(visibility, membership, joined_later))
-    })
+pub fn user_may_see(visibility: &At<HistoryVisibility>, membership: &At<MembershipState>, joined_later: bool) -> bool {
+    visibility.either(|visibility| membership.either(|membership| allowed(visibility, membership, joined_later)))
 }
 
-fn allowed(
-    visibility: &HistoryVisibility,
-    membership: &MembershipState,
-    joined_later: bool,
-) -> bool {
+fn allowed(visibility: &HistoryVisibility, membership: &MembershipState, joined_later: bool) -> bool {
     match (visibility, membership) {
         (HistoryVisibility::WorldReadable, _) | (_, MembershipState::Join) => true,
         (HistoryVisibility::Invited, MembershipState::Invite) => true,
@@ -72,12 +59,8 @@ pub fn server_may_see<'a>(
     visibility: &At<HistoryVisibility>,
     memberships: impl IntoIterator<Item = &'a MembershipState>,
 ) -> bool {
-    let free = visibility.either(|visibility| {
-        !matches!(
-            visibility,
-            HistoryVisibility::Invited | HistoryVisibility::Joined
-        )
-    });
+    let free =
+        visibility.either(|visibility| !matches!(visibility, HistoryVisibility::Invited | HistoryVisibility::Joined));
     free || {
         let invited = visibility.either(|visibility| *visibility == HistoryVisibility::Invited);
         memberships.into_iter().any(|membership| match membership {

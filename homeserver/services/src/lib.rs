@@ -14,6 +14,7 @@ pub mod error;
 pub mod federation;
 pub mod notify;
 pub mod outgoing;
+pub mod timeline;
 
 pub use context::Context;
 pub use error::{Error, Result};
@@ -29,6 +30,8 @@ pub struct Services(Arc<All>);
 pub struct All {
     /// Accounts and access tokens.
     pub accounts: accounts::Accounts,
+    /// Events of rooms.
+    pub timeline: timeline::Timeline,
     /// Other servers.
     pub federation: federation::Federation,
 }
@@ -47,8 +50,9 @@ impl Services {
     /// What a service's start may meet.
     pub async fn start(cx: Context, settings: Settings) -> Result<Self> {
         let accounts = accounts::Accounts::new(cx.clone());
+        let timeline = timeline::Timeline::start(cx.clone());
         let federation = federation::Federation::start(cx, settings.federation).await?;
-        Ok(Self(Arc::new(All { accounts, federation })))
+        Ok(Self(Arc::new(All { accounts, timeline, federation })))
     }
 }
 

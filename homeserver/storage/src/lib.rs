@@ -16,7 +16,9 @@ pub mod store;
 
 pub mod destinations;
 pub mod events;
+pub mod members;
 pub mod numbers;
+pub mod relations;
 pub mod rooms;
 pub mod server_keys;
 pub mod states;
@@ -25,4 +27,4 @@ pub mod timeline;
 
 pub use error::{Error, Result};
 pub use sql::{STATEMENTS, Statement};
-pub use store::{Settings, Span, Store, Tx};
+pub use store::{Settings, Span, Store, Tx, fresh_schema};

@@ -52,8 +52,7 @@ impl AuthGraph {
         let witnesses = self.lookup(auth_events)?;
         let dense = u32::try_from(self.numbers.len()).expect("a room has fewer than 2^32 events");
         self.edges.extend(witnesses);
-        self.ends
-            .push(u32::try_from(self.edges.len()).expect("ten edges an event at most"));
+        self.ends.push(u32::try_from(self.edges.len()).expect("ten edges an event at most"));
         self.numbers.push(event);
         self.power_levels.push(is_power_levels);
         self.dense.insert(event, dense);
@@ -66,10 +65,7 @@ impl AuthGraph {
 
     /// Those of the events the graph does not hold yet.
     pub fn missing(&self, events: impl IntoIterator<Item = EventNumber>) -> Vec<EventNumber> {
-        events
-            .into_iter()
-            .filter(|event| !self.contains(*event))
-            .collect()
+        events.into_iter().filter(|event| !self.contains(*event)).collect()
     }
 
     /// How many events it holds.
@@ -93,10 +89,7 @@ impl AuthGraph {
 
     /// Everything that vouches, directly or not, for the events given. They themselves are in it
     /// only if they vouch for another of them.
-    pub fn chain(
-        &self,
-        events: impl IntoIterator<Item = EventNumber>,
-    ) -> Result<EventSet, Unknown> {
+    pub fn chain(&self, events: impl IntoIterator<Item = EventNumber>) -> Result<EventSet, Unknown> {
         let mut set = self.empty_set();
         for event in self.lookup_all(events)? {
             for &witness in self.witnesses(event) {
@@ -112,17 +105,11 @@ impl AuthGraph {
     /// The union of the answers is the specification's auth difference; handing these sets to an
     /// algorithm that wants whole auth chains gives the same answer, as it only looks for events
     /// that are not in all of them.
-    pub fn difference<I>(
-        &self,
-        states: impl IntoIterator<Item = I>,
-    ) -> Result<Vec<EventSet>, Unknown>
+    pub fn difference<I>(&self, states: impl IntoIterator<Item = I>) -> Result<Vec<EventSet>, Unknown>
     where
         I: IntoIterator<Item = EventNumber>,
     {
-        let mut chains = states
-            .into_iter()
-            .map(|state| self.chain(state))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut chains = states.into_iter().map(|state| self.chain(state)).collect::<Result<Vec<_>, _>>()?;
         let Some(mut common) = chains.first().cloned() else {
             return Ok(chains);
         };
@@ -137,10 +124,7 @@ impl AuthGraph {
 
     /// All events on any path that leads from one of the conflicted events to another along
     /// `auth_events`, the conflicted events included (state resolution of version 12).
-    pub fn conflicted_subgraph(
-        &self,
-        conflicted: impl IntoIterator<Item = EventNumber>,
-    ) -> Result<EventSet, Unknown> {
+    pub fn conflicted_subgraph(&self, conflicted: impl IntoIterator<Item = EventNumber>) -> Result<EventSet, Unknown> {
         let mut ends = self.empty_set();
         for event in self.lookup_all(conflicted)? {
             ends.insert(event);
@@ -151,11 +135,7 @@ impl AuthGraph {
         // to smaller numbers, so ascending order sees every end before what leads to it.
         let mut subgraph = ends;
         for event in below.iter() {
-            if self
-                .witnesses(event)
-                .iter()
-                .any(|&witness| subgraph.contains(witness))
-            {
+            if self.witnesses(event).iter().any(|&witness| subgraph.contains(witness)) {
                 subgraph.insert(event);
             }
         }
@@ -187,10 +167,7 @@ impl AuthGraph {
     }
 
     /// A set of the events given.
-    pub fn set_of(
-        &self,
-        events: impl IntoIterator<Item = EventNumber>,
-    ) -> Result<EventSet, Unknown> {
+    pub fn set_of(&self, events: impl IntoIterator<Item = EventNumber>) -> Result<EventSet, Unknown> {
         let mut set = self.empty_set();
         for event in self.lookup_all(events)? {
             set.insert(event);
@@ -199,16 +176,12 @@ impl AuthGraph {
     }
 
     fn empty_set(&self) -> EventSet {
-        EventSet {
-            words: vec![0; self.numbers.len().div_ceil(64)],
-        }
+        EventSet { words: vec![0; self.numbers.len().div_ceil(64)] }
     }
 
     fn witnesses(&self, event: u32) -> &[u32] {
         let at = event as usize;
-        let start = at
-            .checked_sub(1)
-            .map_or(0, |before| self.ends[before] as usize);
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
         &self.edges[start..self.ends[at] as usize]
     }
 
@@ -231,10 +204,7 @@ impl AuthGraph {
         self.lookup_all(events.iter().copied())
     }
 
-    fn lookup_all(
-        &self,
-        events: impl IntoIterator<Item = EventNumber>,
-    ) -> Result<Vec<u32>, Unknown> {
+    fn lookup_all(&self, events: impl IntoIterator<Item = EventNumber>) -> Result<Vec<u32>, Unknown> {
         let mut unknown = Vec::new();
         let mut found = Vec::new();
         for event in events {
@@ -243,11 +213,7 @@ impl AuthGraph {
                 None => unknown.push(event),
             }
         }
-        if unknown.is_empty() {
-            Ok(found)
-        } else {
-            Err(Unknown(unknown))
-        }
+        if unknown.is_empty() { Ok(found) } else { Err(Unknown(unknown)) }
     }
 }
 
@@ -257,9 +223,7 @@ impl EventSet {
     }
 
     fn contains(&self, event: u32) -> bool {
-        self.words
-            .get(event as usize / 64)
-            .is_some_and(|word| word & (1 << (event % 64)) != 0)
+        self.words.get(event as usize / 64).is_some_and(|word| word & (1 << (event % 64)) != 0)
     }
 
     fn intersect(&mut self, other: &EventSet) {
@@ -283,10 +247,7 @@ impl EventSet {
 
     /// How many members it has.
     pub fn len(&self) -> usize {
-        self.words
-            .iter()
-            .map(|word| word.count_ones() as usize)
-            .sum()
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
     pub fn is_empty(&self) -> bool {

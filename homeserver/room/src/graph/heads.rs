@@ -19,17 +19,9 @@ pub struct Head<E> {
 ///
 /// Call it for accepted events only: rejected and soft-failed events neither become heads nor
 /// cover any. An event something already follows (`followed`) covers heads without becoming one.
-pub fn after<E: Clone + Ord>(
-    heads: &[Head<E>],
-    new: Head<E>,
-    prev_events: &[E],
-    followed: bool,
-) -> Vec<Head<E>> {
-    let mut heads: Vec<_> = heads
-        .iter()
-        .filter(|head| head.event != new.event && !prev_events.contains(&head.event))
-        .cloned()
-        .collect();
+pub fn after<E: Clone + Ord>(heads: &[Head<E>], new: Head<E>, prev_events: &[E], followed: bool) -> Vec<Head<E>> {
+    let mut heads: Vec<_> =
+        heads.iter().filter(|head| head.event != new.event && !prev_events.contains(&head.event)).cloned().collect();
     // Should everything be covered by an event that is itself followed by unseen ones, keep it:
     // a room is never without a head.
     if !followed || heads.is_empty() {
@@ -40,12 +32,7 @@ pub fn after<E: Clone + Ord>(
 
 /// At most [`HEADS_MAX`] heads: our own first, then the deepest. In a settled order.
 pub fn prune<E: Ord>(mut heads: Vec<Head<E>>) -> Vec<Head<E>> {
-    heads.sort_by(|a, b| {
-        b.own
-            .cmp(&a.own)
-            .then(b.depth.cmp(&a.depth))
-            .then_with(|| a.event.cmp(&b.event))
-    });
+    heads.sort_by(|a, b| b.own.cmp(&a.own).then(b.depth.cmp(&a.depth)).then_with(|| a.event.cmp(&b.event)));
     heads.truncate(HEADS_MAX);
     heads
 }
