@@ -9,6 +9,7 @@ pub mod error;
 pub mod federation;
 pub mod health;
 pub mod interactive;
+pub mod key;
 pub mod limits;
 pub mod page;
 pub mod restricted;
@@ -27,6 +28,7 @@ pub fn endpoints() -> Endpoints {
     let endpoints = well_known::endpoints(endpoints);
     let endpoints = client::endpoints(endpoints);
     let endpoints = federation::endpoints(endpoints);
+    let endpoints = key::endpoints(endpoints);
     endpoints
         .plain(synapse_admin::PATH, get(synapse_admin::get).post(synapse_admin::post))
         .plain(terms::PATH, get(terms::get))

@@ -11,7 +11,7 @@ use storage::{Store, numbers::Numbers};
 use crate::{
     Result,
     clock::{Clock, Randomness},
-    federation::signing::SigningKey,
+    federation::signing::{self, SigningKey},
     notify::{Notify, valkey::Valkey},
 };
 
@@ -59,7 +59,7 @@ impl Context {
         let (clock, randomness) = (Clock::system(), Randomness::system());
         let store = Store::connect(&database).await?;
         let numbers = Numbers::new(store.clone(), &server_name);
-        let (_, _, signing_key) = SigningKey::generate(&randomness)?;
+        let signing_key = signing::load_or_create(&store, &randomness).await?;
         let notify = Notify::start(store.clone()).await?;
         if let Some(url) = valkey_url {
             Valkey::connect(&url, server_name.as_str(), &randomness, &notify).await?;

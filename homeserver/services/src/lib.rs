@@ -16,6 +16,7 @@ pub mod federation;
 pub mod joined;
 pub mod limits;
 pub mod notify;
+pub mod outgoing;
 pub mod presence;
 pub mod profiles;
 pub mod receipts;
@@ -69,6 +70,8 @@ pub struct Settings {
     pub limits: limits::Settings,
     /// Accounts.
     pub accounts: accounts::Settings,
+    /// Other servers.
+    pub federation: federation::Settings,
     /// Who is there.
     pub presence: presence::Settings,
     /// Where this server is found.
@@ -90,7 +93,7 @@ impl Services {
         let timeline = timeline::Timeline::start(cx.clone());
         let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone());
         let profiles = profiles::Profiles::new(cx.clone());
-        let federation = federation::Federation::new(cx.clone());
+        let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
         let presence = presence::Presence::new(cx.clone(), settings.presence);
         let receipts = receipts::Receipts::new(cx.clone());
         let typing = typing::Typing::new(cx);

@@ -118,6 +118,8 @@ section! {
         guests: bool = false,
         /// Address of the terms people must accept. Without it there are none.
         terms_url: Option<String> = None => "\"https://example.org/terms\"" plain,
+        /// Version of those terms; people see it.
+        terms_version: String = "1".to_owned(),
     }
 }
 
@@ -128,40 +130,54 @@ section! {
         password_memory: Size = Size(19 << 20),
         /// Passes over that memory.
         password_passes: u32 = 2,
+        /// Lanes.
+        password_lanes: u32 = 1,
         /// Fewest characters of a password.
         password_length_min: u32 = 8,
         /// Life of an access token of clients that can renew it.
         access_token_lifetime: Duration = 15 * MINUTE,
         /// Life of the token it is renewed with, counted from its last use.
         refresh_token_lifetime: Duration = 7 * DAY,
+        /// Life of a token that proves an identity to a third party (OpenID).
+        openid_token_lifetime: Duration = HOUR,
+        /// Whether a device may log another one in with a short-lived token.
+        login_tokens: bool = true,
     }
 }
 
 section! {
-    /// How often one may ask. Each rate is requests a second, each burst how many may come at once.
+    /// How often one may ask: so many at once after a pause (burst), so many a minute in the long run.
     Limits "limits" {
         /// False switches every limit off: for tests only.
         enabled: bool = true,
-        /// Logins from one address or for one account.
-        login_per_second: f64 = 0.2,
-        /// Logins at once.
-        login_burst: u32 = 10,
-        /// New accounts from one address.
-        registration_per_second: f64 = 0.05,
-        /// New accounts at once.
-        registration_burst: u32 = 5,
-        /// Events a user sends.
-        message_per_second: f64 = 10.0,
-        /// Events at once.
-        message_burst: u32 = 100,
-        /// Rooms a user joins.
-        join_per_second: f64 = 0.5,
-        /// Joins at once.
-        join_burst: u32 = 20,
-        /// Files a user uploads.
-        media_per_second: f64 = 2.0,
-        /// Uploads at once.
-        media_burst: u32 = 50,
+        /// Logins and renewals from one address, at once.
+        login_burst: u32 = 20,
+        /// Logins and renewals from one address, a minute.
+        login_per_minute: u32 = 30,
+        /// Failed logins to one account, at once.
+        login_failure_burst: u32 = 5,
+        /// Failed logins to one account, a minute.
+        login_failure_per_minute: u32 = 6,
+        /// New accounts from one address, at once.
+        registration_burst: u32 = 10,
+        /// New accounts from one address, a minute.
+        registration_per_minute: u32 = 6,
+        /// Events a user sends, at once.
+        message_burst: u32 = 60,
+        /// Events a user sends, a minute.
+        message_per_minute: u32 = 600,
+        /// Rooms a user joins or makes, at once.
+        join_burst: u32 = 30,
+        /// Rooms a user joins or makes, a minute.
+        join_per_minute: u32 = 30,
+        /// Files a user uploads, at once.
+        media_burst: u32 = 60,
+        /// Files a user uploads, a minute.
+        media_per_minute: u32 = 60,
+        /// Other costly requests of a device, at once.
+        request_burst: u32 = 300,
+        /// Other costly requests of a device, a minute.
+        request_per_minute: u32 = 1200,
     }
 }
 
@@ -182,8 +198,8 @@ section! {
         allow_private_addresses: bool = false,
         /// Certificates (PEM files) of authorities to trust besides the well-known ones.
         trusted_ca_files: Vec<PathBuf> = Vec::new(),
-        /// How long another server may take to answer.
-        request_timeout: Duration = 60 * SECOND,
+        /// Servers asked for the keys of servers that do not answer.
+        notaries: Vec<String> = Vec::new(),
     }
 }
 

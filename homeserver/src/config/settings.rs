@@ -4,9 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use ruma::OwnedServerName;
-use services::{DatabaseSettings, context, well_known};
+use services::{
+    DatabaseSettings,
+    accounts::{self, openid, password, registration, tokens},
+    context, federation,
+    limits::{self, Rate},
+    outgoing, presence, well_known,
+};
 
-use super::{Config, value::Listen};
+use super::{Config, sections::RegistrationMode, value::Listen};
 use crate::serve::{self, Network, TrustedProxies, tls};
 
 impl Config {
@@ -46,7 +52,78 @@ impl Config {
     /// # Errors
     /// When a file that the configuration names cannot be read.
     pub fn services(&self, client_address: std::net::SocketAddr) -> anyhow::Result<services::Settings> {
-        Ok(services::Settings { well_known: self.well_known(client_address)? })
+        Ok(services::Settings {
+            valkey_url: self.valkey.url.as_ref().map(|url| url.expose().to_owned()),
+            limits: self.limits(),
+            accounts: self.accounts(),
+            federation: self.federation()?,
+            presence: presence::Settings { is_on: self.presence.enabled, ..presence::Settings::default() },
+            well_known: self.well_known(client_address)?,
+        })
+    }
+
+    fn limits(&self) -> limits::Settings {
+        let limits = &self.limits;
+        limits::Settings {
+            is_off: !limits.enabled,
+            login: Rate::new(limits.login_burst, limits.login_per_minute),
+            login_failure: Rate::new(limits.login_failure_burst, limits.login_failure_per_minute),
+            registration: Rate::new(limits.registration_burst, limits.registration_per_minute),
+            message: Rate::new(limits.message_burst, limits.message_per_minute),
+            join: Rate::new(limits.join_burst, limits.join_per_minute),
+            media: Rate::new(limits.media_burst, limits.media_per_minute),
+            request: Rate::new(limits.request_burst, limits.request_per_minute),
+        }
+    }
+
+    fn accounts(&self) -> accounts::Settings {
+        let (accounts, registration) = (&self.accounts, &self.registration);
+        let policy = |url: &String| registration::Policy {
+            id: "terms".to_owned(),
+            version: registration.terms_version.clone(),
+            language: "en".to_owned(),
+            name: "Terms of service".to_owned(),
+            url: url.clone(),
+        };
+        accounts::Settings {
+            password: password::Settings {
+                memory_kib: u32::try_from(accounts.password_memory.0 >> 10).unwrap_or(u32::MAX),
+                passes: accounts.password_passes,
+                lanes: accounts.password_lanes,
+                len_min: usize::try_from(accounts.password_length_min).unwrap_or(usize::MAX),
+            },
+            tokens: tokens::Settings {
+                access_lifetime: accounts.access_token_lifetime,
+                refresh_lifetime: accounts.refresh_token_lifetime,
+            },
+            registration: registration::Settings {
+                access: match registration.mode {
+                    RegistrationMode::Open => registration::Access::Open,
+                    RegistrationMode::Token => registration::Access::Token,
+                    RegistrationMode::Closed => registration::Access::Closed,
+                },
+                allows_guests: registration.guests,
+                policies: registration.terms_url.iter().map(policy).collect(),
+                shared_secret: registration.shared_secret.as_ref().map(|secret| secret.expose().to_owned()),
+            },
+            openid: openid::Settings {
+                openid_lifetime: accounts.openid_token_lifetime,
+                is_login_token_enabled: accounts.login_tokens,
+                ..openid::Settings::default()
+            },
+        }
+    }
+
+    fn federation(&self) -> anyhow::Result<federation::Settings> {
+        let notaries = self.federation.notaries.iter().map(|name| OwnedServerName::try_from(name.as_str()));
+        Ok(federation::Settings {
+            is_enabled: self.federation.enabled,
+            outgoing: outgoing::Settings {
+                allow_private_addresses: self.federation.allow_private_addresses,
+                trusted_authorities: self.trusted_authorities()?,
+            },
+            notaries: notaries.collect::<Result<_, _>>().context("federation.notaries")?,
+        })
     }
 
     fn well_known(&self, client_address: std::net::SocketAddr) -> anyhow::Result<well_known::Settings> {

@@ -1,7 +1,6 @@
 //! `/_matrix/client/…`: the Client-Server API.
 
 pub mod presence;
-pub mod rooms;
 pub mod versions;
 pub mod account;
 pub mod admin;
@@ -73,7 +72,6 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
         .endpoint(admin::put_lock)
         .endpoint(admin::get_suspend)
         .endpoint(admin::put_suspend);
-    rooms::endpoints(endpoints)
     let endpoints = rooms::endpoints(endpoints);
     endpoints.endpoint(presence::put).endpoint(presence::get)
 }

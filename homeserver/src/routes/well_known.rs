@@ -15,9 +15,9 @@ use super::{
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     endpoints
-        .raw::<client::Request, _, _>(get_client, "routes::well_known::get_client")
+        .raw::<client::Request, _, _>(get_client, "homeserver::routes::well_known::get_client")
         .endpoint(get_server)
-        .raw::<support::Request, _, _>(get_support, "routes::well_known::get_support")
+        .raw::<support::Request, _, _>(get_support, "homeserver::routes::well_known::get_support")
 }
 
 /// `GET client`: where clients go. Written here because the key of MSC4143 is not in ruma's stable types.

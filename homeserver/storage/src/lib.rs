@@ -16,6 +16,7 @@ pub mod store;
 
 pub mod accounts;
 pub mod devices;
+pub mod destinations;
 pub mod events;
 pub mod media;
 pub mod members;
@@ -29,6 +30,7 @@ pub mod refresh_tokens;
 pub mod registration_tokens;
 pub mod rooms;
 pub mod server_secrets;
+pub mod server_keys;
 pub mod states;
 pub mod streams;
 pub mod timeline;
