@@ -16,6 +16,7 @@ pub mod restricted;
 pub mod root;
 pub mod synapse_admin;
 pub mod terms;
+pub mod welcome;
 pub mod well_known;
 
 use axum::routing::get;
@@ -32,4 +33,5 @@ pub fn endpoints() -> Endpoints {
     endpoints
         .plain(synapse_admin::PATH, get(synapse_admin::get).post(synapse_admin::post))
         .plain(terms::PATH, get(terms::get))
+        .plain(welcome::PATH, get(welcome::get).post(welcome::post))
 }

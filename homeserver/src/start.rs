@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use anyhow::Context as _;
 use axum::Router;
-use services::{Context, Services};
+use services::{Context, Services, appservices::registry::Hidden};
 
 use crate::{
     app,
@@ -37,6 +37,15 @@ impl Sockets {
     }
 }
 
+/// What runs in the same process as the homeserver and shares its client listener: application services like any other.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// Their paths, which must not meet ours.
+    pub router: Option<Router>,
+    /// Their registrations.
+    pub registrations: Vec<Hidden>,
+}
+
 /// A server at work.
 #[derive(Debug)]
 pub struct Homeserver {
@@ -47,32 +56,41 @@ pub struct Homeserver {
 }
 
 impl Homeserver {
-    /// Open the database, start the services, listen. `beside` is served on the client listener too (the voice service, when
-    /// it runs in the same process); its paths must not meet ours.
+    /// Open the database, start the services, listen.
     ///
     /// # Errors
     /// What the database, the files or the sockets say, in words for the operator.
-    pub async fn start(config: &Config, sockets: Sockets, beside: Option<Router>) -> anyhow::Result<Self> {
+    pub async fn start(config: &Config, sockets: Sockets, beside: Beside) -> anyhow::Result<Self> {
         let tls = match &sockets.federation {
             Some(_) => Some(tls::load(&config.tls_files()?).await?),
             None => None,
         };
-        let cx = Context::open(config.context()?).await.context("the database or Valkey cannot be used")?;
-        let services = Services::start(cx.clone(), config.services(sockets.client_address)?)
-            .await
-            .context("the services cannot be started")?;
+        let settings = config.services(sockets.client_address, beside.registrations)?;
+        let (cx, services) = open(config, settings).await?;
         let router = app(services.clone());
         let (settings, stopping) = (config.listeners(), Stopping::default());
         let mut listeners = Vec::new();
         if let Some(socket) = sockets.federation {
             listeners.push(serve::serve(socket, tls, router.clone(), &settings, &stopping)?);
         }
-        let router = match beside {
+        let router = match beside.router {
             Some(beside) => router.merge(beside),
             None => router,
         };
         listeners.push(serve::serve(sockets.client, None, router, &settings, &stopping)?);
         Ok(Self { cx, services, listeners, stopping })
+    }
+
+    /// The services alone, for a command that administers the server, whether or not it runs: nobody is told anything.
+    ///
+    /// # Errors
+    /// As [`Homeserver::start`].
+    pub async fn at_rest(config: &Config) -> anyhow::Result<Self> {
+        let mut settings = config.services(config.listen.client, Vec::new())?;
+        settings.appservices.registry = services::appservices::registry::Settings::default();
+        settings.federation.is_enabled = false;
+        let (cx, services) = open(config, settings).await?;
+        Ok(Self { cx, services, listeners: Vec::new(), stopping: Stopping::default() })
     }
 
     /// The services, for what the binary does beside serving.
@@ -85,7 +103,14 @@ impl Homeserver {
     pub async fn stop(self) {
         self.stopping.begin();
         futures_util::future::join_all(self.listeners.into_iter().map(Listener::stop)).await;
+        self.services.appservices.stop().await;
         drop(self.services);
         self.cx.store.close().await;
     }
+}
+
+async fn open(config: &Config, settings: services::Settings) -> anyhow::Result<(Context, Services)> {
+    let cx = Context::open(config.context()?).await.context("the database or Valkey cannot be used")?;
+    let services = Services::start(cx.clone(), settings).await.context("the services cannot be started")?;
+    Ok((cx, services))
 }

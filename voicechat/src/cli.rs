@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use homeserver::config::{Config, Faults};
 
-use crate::{logging, roles};
+use crate::{admin, logging, roles};
 
 /// Read when no `--config` is given and it is there.
 const DEFAULT_FILE: &str = "voicechat.toml";
@@ -17,7 +17,7 @@ const FAULTY_CONFIGURATION: u8 = 2;
 ///
 /// Without a command it runs everything in one process, with a database in ./data and no file written by hand.
 #[derive(Debug, Parser)]
-#[command(name = "voicechat", version, args_conflicts_with_subcommands = true)]
+#[command(name = "voicechat", version, args_conflicts_with_subcommands = true, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -33,6 +33,13 @@ enum Command {
     Homeserver(Flags),
     /// Run the voice service alone.
     Voice(Flags),
+    /// Look after accounts.
+    Admin {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: admin::AdminCommand,
+    },
     /// Show or check the configuration.
     Config(ConfigCommand),
     /// Print the version.
@@ -50,9 +57,9 @@ struct ConfigCommand {
     check: Option<PathBuf>,
 }
 
-/// Settings for a quick start; each overrides the file and the environment.
+/// Which server is meant.
 #[derive(Debug, Default, Args)]
-pub(crate) struct Flags {
+struct Place {
     /// Configuration file (default: voicechat.toml, if there is one).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -62,6 +69,19 @@ pub(crate) struct Flags {
     /// The part of user ids after the colon.
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
+    /// `sqlite://PATH` or `postgres://…`.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// redis://… of Valkey or Redis.
+    #[arg(long, value_name = "URL")]
+    valkey: Option<String>,
+}
+
+/// Settings for a quick start; each overrides the file and the environment.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Flags {
+    #[command(flatten)]
+    place: Place,
     /// Where to listen for clients (HTTP).
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
@@ -74,12 +94,6 @@ pub(crate) struct Flags {
     /// Private key of the federation listener (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     tls_key: Option<PathBuf>,
-    /// `sqlite://PATH` or `postgres://…`.
-    #[arg(long, value_name = "URL")]
-    database: Option<String>,
-    /// redis://… of Valkey or Redis.
-    #[arg(long, value_name = "URL")]
-    valkey: Option<String>,
     /// Let everybody register.
     #[arg(long)]
     open_registration: bool,
@@ -97,34 +111,39 @@ pub(crate) struct Flags {
     no_rate_limits: bool,
 }
 
+type Setting = (&'static str, Option<String>);
+
 impl Flags {
     /// As keys of the configuration.
-    fn settings(&self) -> Vec<(String, String)> {
-        let path = |path: &PathBuf| path.display().to_string();
+    fn settings(&self) -> Vec<Setting> {
         let on = |is_set: bool, value: &str| is_set.then(|| value.to_owned());
         let authorities: Vec<String> = self.trust_ca.iter().map(path).collect();
-        [
-            ("server.data_dir", self.data.as_ref().map(path)),
-            ("server.name", self.server_name.clone()),
+        vec![
             ("listen.client", self.listen.map(|address| address.to_string())),
             ("listen.federation", self.federation_listen.clone()),
             ("listen.tls_certificate", self.tls_certificate.as_ref().map(path)),
             ("listen.tls_key", self.tls_key.as_ref().map(path)),
-            ("database.url", self.database.clone()),
-            ("valkey.url", self.valkey.clone()),
             ("registration.mode", on(self.open_registration, "open")),
             ("registration.shared_secret", self.registration_shared_secret.clone()),
             ("federation.allow_private_addresses", on(self.allow_private_addresses, "true")),
             ("federation.trusted_ca_files", on(!authorities.is_empty(), &authorities.join(","))),
             ("limits.enabled", on(self.no_rate_limits, "false")),
         ]
-        .into_iter()
-        .filter_map(|(key, value)| Some((key.to_owned(), value?)))
-        .collect()
+    }
+}
+
+impl Place {
+    fn settings(&self) -> Vec<Setting> {
+        vec![
+            ("server.data_dir", self.data.as_ref().map(path)),
+            ("server.name", self.server_name.clone()),
+            ("database.url", self.database.clone()),
+            ("valkey.url", self.valkey.clone()),
+        ]
     }
 
     /// File, environment and flags together.
-    fn load(&self) -> anyhow::Result<Config> {
+    fn load(&self, more: Vec<Setting>) -> anyhow::Result<Config> {
         let file = match &self.config {
             Some(path) => Some(path.clone()),
             None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
@@ -133,8 +152,14 @@ impl Flags {
             Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
             None => String::new(),
         };
-        Config::load(&text, environment(), self.settings()).map_err(|faults| in_place(&faults, file.as_ref()))
+        let flags = self.settings().into_iter().chain(more);
+        let flags = flags.filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        Config::load(&text, environment(), flags).map_err(|faults| in_place(&faults, file.as_ref()))
     }
+}
+
+fn path(path: &PathBuf) -> String {
+    path.display().to_string()
 }
 
 /// The environment's variables that are text; names are compared later.
@@ -155,6 +180,12 @@ impl Cli {
             Some(Command::Up(flags)) => run_role(&flags, roles::Role::Up),
             Some(Command::Homeserver(flags)) => run_role(&flags, roles::Role::Homeserver),
             Some(Command::Voice(flags)) => run_role(&flags, roles::Role::Voice),
+            Some(Command::Admin { place, command }) => {
+                let config = place.load(Vec::new())?;
+                logging::start_quiet(&config.log)?;
+                runtime()?.block_on(admin::run(&config, command))?;
+                Ok(ExitCode::SUCCESS)
+            }
             Some(Command::Version) => {
                 println!("voicechat {}", env!("CARGO_PKG_VERSION"));
                 Ok(ExitCode::SUCCESS)
@@ -169,11 +200,14 @@ impl Cli {
 }
 
 fn run_role(flags: &Flags, role: roles::Role) -> anyhow::Result<ExitCode> {
-    let config = flags.load()?;
+    let config = flags.place.load(flags.settings())?;
     logging::start(&config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("voicechat").build()?;
-    runtime.block_on(roles::run(&config, role))?;
+    runtime()?.block_on(roles::run(&config, role))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("voicechat").build()?)
 }
 
 fn check(file: &PathBuf) -> anyhow::Result<ExitCode> {

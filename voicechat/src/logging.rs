@@ -10,7 +10,16 @@ const QUIET: &str =
 
 /// Start logging. Called once.
 pub(crate) fn start(settings: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", settings.filter)).context("log.filter")?;
+    start_at(settings, &settings.filter)
+}
+
+/// Start logging for a command whose answer is on standard output: only what went wrong.
+pub(crate) fn start_quiet(settings: &Log) -> anyhow::Result<()> {
+    start_at(settings, "error")
+}
+
+fn start_at(settings: &Log, filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).context("log.filter")?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match settings.format {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),

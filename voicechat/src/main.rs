@@ -3,6 +3,7 @@
 //! Here: what the command line says ([`cli`]), the roles ([`roles`]), what administrators do by hand ([`admin`]), where the log
 //! goes ([`logging`]). Everything else is in the crates this one joins; they speak HTTP with each other even in one process.
 
+mod admin;
 mod cli;
 mod logging;
 mod roles;

@@ -5,10 +5,12 @@
 
 mod voice;
 
+use std::net::SocketAddr;
+
 use anyhow::Context as _;
 use homeserver::{
-    config::Config,
-    start::{Homeserver, Sockets},
+    config::{Config, settings::local_url},
+    start::{Beside, Homeserver, Sockets},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,22 +37,19 @@ pub(crate) async fn run(config: &Config, role: Role) -> anyhow::Result<()> {
 async fn run_homeserver(config: &Config, role: Role) -> anyhow::Result<()> {
     let sockets = Sockets::bind(config)?;
     let (client_address, federation_address) = (sockets.client_address, sockets.federation_address);
-    let voice = if role == Role::Up && config.voice.enabled && config.voice.url.is_none() {
-        Some(voice::start(config, client_address).await.context("the voice service cannot be started")?)
-    } else {
-        None
-    };
-    let beside = voice.as_ref().map(appservice_voice::Running::router);
+    let has_voice_inside = role == Role::Up && config.voice.enabled && config.voice.url.is_none();
+    let mut beside = Beside::default();
+    let mut voice = None;
+    if has_voice_inside {
+        let running = voice::start(config, client_address).await?;
+        beside.router = Some(running.router());
+        beside.registrations.push(voice::registration(config, &local_url(client_address))?);
+        voice = Some(running);
+    } else if let Some(url) = config.voice.url.as_ref().filter(|_| config.voice.enabled) {
+        beside.registrations.push(voice::registration(config, url)?);
+    }
     let homeserver = Homeserver::start(config, sockets, beside).await?;
-
-    let url = config.public_url(client_address);
-    eprintln!("VoiceChat serves {} at {url}", config.server.name);
-    if let Some(address) = federation_address {
-        eprintln!("Other servers reach it at {address} (TLS)");
-    }
-    if voice.is_some() {
-        eprintln!("Try voice in a browser: {url}/voice/check");
-    }
+    greet(config, &homeserver, client_address, federation_address, has_voice_inside).await?;
 
     told_to_stop().await?;
     tracing::info!("stopping");
@@ -59,6 +58,30 @@ async fn run_homeserver(config: &Config, role: Role) -> anyhow::Result<()> {
         voice.stop().await;
     }
     homeserver.stop().await;
+    Ok(())
+}
+
+/// Say where we are, and to whom the server belongs while it belongs to nobody. On standard error, not in the log: the link is
+/// a secret until it is used.
+async fn greet(
+    config: &Config,
+    homeserver: &Homeserver,
+    client_address: SocketAddr,
+    federation_address: Option<SocketAddr>,
+    has_voice: bool,
+) -> anyhow::Result<()> {
+    let url = config.public_url(client_address);
+    eprintln!("VoiceChat serves {} at {url}", config.server.name);
+    if let Some(address) = federation_address {
+        eprintln!("Other servers reach it at {address} (TLS)");
+    }
+    if has_voice {
+        eprintln!("Try voice in a browser: {url}/voice/check");
+    }
+    if let Some(token) = homeserver.services().welcome.token().await? {
+        eprintln!("\nNobody administers this server yet. Open this link once to become its administrator:\n");
+        eprintln!("    {url}/voicechat/welcome?token={token}\n");
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 //! receipts typing presence media appservices push federation` → `timeline` → `rooms incoming sync`.
 
 pub mod accounts;
+pub mod appservices;
 pub mod clock;
 pub mod context;
 pub mod devices;
@@ -24,6 +25,7 @@ pub mod timeline;
 pub mod typing;
 pub mod valkey;
 pub mod view;
+pub mod welcome;
 pub mod well_known;
 
 pub use context::Context;
@@ -43,6 +45,8 @@ pub struct All {
     pub limits: limits::Limits,
     /// Accounts and access tokens.
     pub accounts: accounts::Accounts,
+    /// Bridges, bots and the voice service.
+    pub appservices: appservices::Appservices,
     /// Events of rooms.
     pub timeline: timeline::Timeline,
     /// Devices.
@@ -57,6 +61,8 @@ pub struct All {
     pub receipts: receipts::Receipts,
     /// Who types where.
     pub typing: typing::Typing,
+    /// The first administrator's link.
+    pub welcome: welcome::Welcome,
     /// Where this server is found.
     pub well_known: well_known::WellKnown,
 }
@@ -70,6 +76,8 @@ pub struct Settings {
     pub limits: limits::Settings,
     /// Accounts.
     pub accounts: accounts::Settings,
+    /// Application services.
+    pub appservices: appservices::Settings,
     /// Other servers.
     pub federation: federation::Settings,
     /// Who is there.
@@ -88,19 +96,33 @@ impl Services {
             Some(url) => Some(valkey::Valkey::connect(url, cx.server_name.as_str()).await?),
             None => None,
         };
+        let registry = appservices::registry::Registry::load(&settings.appservices.registry, &cx.server_name)?;
         let limits = limits::Limits::new(cx.clone(), settings.limits, valkey.clone());
         let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
+        accounts.tokens.connect_appservices(Arc::new(registry.clone()));
         let timeline = timeline::Timeline::start(cx.clone());
+        let outgoing = settings.federation.outgoing.clone();
+        let appservices = appservices::Appservices::start(
+            cx.clone(),
+            &settings.appservices,
+            registry,
+            &outgoing,
+            &accounts,
+            &timeline,
+        )
+        .await?;
         let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone());
         let profiles = profiles::Profiles::new(cx.clone());
         let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
         let presence = presence::Presence::new(cx.clone(), settings.presence);
         let receipts = receipts::Receipts::new(cx.clone());
-        let typing = typing::Typing::new(cx);
-        let well_known = well_known::WellKnown::new(settings.well_known);
+        let typing = typing::Typing::new(cx.clone());
+        let welcome = welcome::Welcome::new(cx.clone(), accounts.clone());
+        let well_known = well_known::WellKnown::new(cx.server_name.clone(), settings.well_known);
         Ok(Self(Arc::new(All {
             limits,
             accounts,
+            appservices,
             timeline,
             devices,
             profiles,
@@ -108,6 +130,7 @@ impl Services {
             presence,
             receipts,
             typing,
+            welcome,
             well_known,
         })))
     }

@@ -35,14 +35,21 @@ impl Default for Settings {
 /// Answers where this server is.
 #[derive(Debug, Clone)]
 pub struct WellKnown {
+    server_name: OwnedServerName,
     settings: Settings,
 }
 
 impl WellKnown {
     /// With what the operator says.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        Self { settings }
+    pub fn new(server_name: OwnedServerName, settings: Settings) -> Self {
+        Self { server_name, settings }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn server_name(&self) -> &str {
+        self.server_name.as_str()
     }
 
     /// All of it.

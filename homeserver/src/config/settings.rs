@@ -1,12 +1,19 @@
 //! From sections of the file to the settings each service owns. The only code that knows both.
 
-use std::path::PathBuf;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use anyhow::Context as _;
 use ruma::OwnedServerName;
 use services::{
     DatabaseSettings,
     accounts::{self, openid, password, registration, tokens},
+    appservices::{
+        self,
+        registry::{self, Hidden},
+    },
     context, federation,
     limits::{self, Rate},
     outgoing, presence, well_known,
@@ -26,7 +33,7 @@ impl Config {
 
     /// Where clients reach the server when it listens on `address`, without a slash at the end.
     #[must_use]
-    pub fn public_url(&self, address: std::net::SocketAddr) -> String {
+    pub fn public_url(&self, address: SocketAddr) -> String {
         let url = self.server.public_url.clone().unwrap_or_else(|| local_url(address));
         url.trim_end_matches('/').to_owned()
     }
@@ -47,15 +54,17 @@ impl Config {
         Ok(context::Settings { server_name: self.server_name()?, database, valkey_url })
     }
 
-    /// For the services of a server that clients reach directly at `client_address`.
+    /// For the services of a server that clients reach directly at `client_address`. `registrations` are those of the application
+    /// services that run beside it, which need no file.
     ///
     /// # Errors
     /// When a file that the configuration names cannot be read.
-    pub fn services(&self, client_address: std::net::SocketAddr) -> anyhow::Result<services::Settings> {
+    pub fn services(&self, client_address: SocketAddr, registrations: Vec<Hidden>) -> anyhow::Result<services::Settings> {
         Ok(services::Settings {
             valkey_url: self.valkey.url.as_ref().map(|url| url.expose().to_owned()),
             limits: self.limits(),
             accounts: self.accounts(),
+            appservices: self.appservices(registrations),
             federation: self.federation()?,
             presence: presence::Settings { is_on: self.presence.enabled, ..presence::Settings::default() },
             well_known: self.well_known(client_address)?,
@@ -114,6 +123,14 @@ impl Config {
         }
     }
 
+    fn appservices(&self, registrations: Vec<Hidden>) -> appservices::Settings {
+        appservices::Settings {
+            registry: registry::Settings { files: self.appservices.registrations.clone(), texts: registrations },
+            request_timeout: self.appservices.request_timeout,
+            retry_pause_max: self.appservices.retry_pause_max,
+        }
+    }
+
     fn federation(&self) -> anyhow::Result<federation::Settings> {
         let notaries = self.federation.notaries.iter().map(|name| OwnedServerName::try_from(name.as_str()));
         Ok(federation::Settings {
@@ -126,7 +143,7 @@ impl Config {
         })
     }
 
-    fn well_known(&self, client_address: std::net::SocketAddr) -> anyhow::Result<well_known::Settings> {
+    fn well_known(&self, client_address: SocketAddr) -> anyhow::Result<well_known::Settings> {
         let delegate = self.server.delegate.as_deref().map(OwnedServerName::try_from);
         Ok(well_known::Settings {
             client_url: self.public_url(client_address),
@@ -162,7 +179,7 @@ impl Config {
 
     /// Where the federation listener listens.
     #[must_use]
-    pub fn federation_address(&self) -> Option<std::net::SocketAddr> {
+    pub fn federation_address(&self) -> Option<SocketAddr> {
         match self.listen.federation {
             Listen::On(address) if self.federation.enabled => Some(address),
             _ => None,
@@ -182,11 +199,11 @@ impl Config {
 
 /// How this machine reaches a listener on `address`.
 #[must_use]
-pub fn local_url(address: std::net::SocketAddr) -> String {
+pub fn local_url(address: SocketAddr) -> String {
     let host = match address.ip() {
         ip if !ip.is_unspecified() => ip,
-        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
-    format!("http://{}", std::net::SocketAddr::new(host, address.port()))
+    format!("http://{}", SocketAddr::new(host, address.port()))
 }

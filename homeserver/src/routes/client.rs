@@ -1,20 +1,22 @@
 //! `/_matrix/client/…`: the Client-Server API.
 
-pub mod presence;
-pub mod versions;
 pub mod account;
 pub mod admin;
+pub mod appservice;
 pub mod auth;
 pub mod capabilities;
 pub mod delete_devices;
 pub mod devices;
 pub mod login;
 pub mod logout;
+pub mod presence;
 pub mod profile;
 pub mod refresh;
 pub mod register;
 pub mod rooms;
+pub mod thirdparty;
 pub mod user;
+pub mod versions;
 
 use super::call::Endpoints;
 
@@ -73,5 +75,6 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
         .endpoint(admin::get_suspend)
         .endpoint(admin::put_suspend);
     let endpoints = rooms::endpoints(endpoints);
-    endpoints.endpoint(presence::put).endpoint(presence::get)
+    let endpoints = endpoints.endpoint(presence::put).endpoint(presence::get);
+    thirdparty::endpoints(endpoints).endpoint(appservice::post_ping)
 }

@@ -15,6 +15,7 @@ pub mod migrate;
 pub mod store;
 
 pub mod accounts;
+pub mod appservices;
 pub mod devices;
 pub mod destinations;
 pub mod events;
@@ -36,6 +37,7 @@ pub mod streams;
 pub mod timeline;
 pub mod tokens;
 pub mod uia_sessions;
+pub mod welcome;
 
 pub use error::{Error, Result};
 pub use sql::{STATEMENTS, Statement};

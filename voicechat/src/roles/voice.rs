@@ -10,6 +10,7 @@ use homeserver::{
 };
 use rand::{Rng as _, distr::Alphanumeric};
 use serde_json::{Value, json};
+use services::appservices::registry::Hidden;
 
 /// Letters of a token made here: 5.95 bits each.
 const TOKEN_LEN: usize = 43;
@@ -19,7 +20,14 @@ const TOKENS_FILE: &str = "voice-tokens.json";
 /// Start it for a homeserver that will answer at `client_address`.
 pub(super) async fn start(config: &Config, client_address: SocketAddr) -> anyhow::Result<Running> {
     let homeserver_url = local_url(client_address);
-    appservice_voice::start(settings(config, homeserver_url, config.public_url(client_address))?).await
+    start_with(config, settings(config, homeserver_url, config.public_url(client_address))?).await
+}
+
+async fn start_with(config: &Config, settings: Settings) -> anyhow::Result<Running> {
+    let (first, last) = (config.voice.udp_port_first, config.voice.udp_port_last);
+    appservice_voice::start(settings)
+        .await
+        .with_context(|| format!("the voice service cannot be started (voice.udp_port_first {first}, udp_port_last {last})"))
 }
 
 /// Run it alone, on its own listener, until told to stop.
@@ -29,7 +37,7 @@ pub(super) async fn run_alone(config: &Config) -> anyhow::Result<()> {
     let socket = serve::bind(config.voice.listen)?;
     let address = socket.local_addr()?;
     let public_url = config.voice.url.clone().unwrap_or_else(|| local_url(address));
-    let voice = appservice_voice::start(settings(config, homeserver_url, public_url)?).await?;
+    let voice = start_with(config, settings(config, homeserver_url, public_url)?).await?;
     let stopping = Stopping::default();
     let listener = serve::serve(socket, None, voice.router(), &config.listeners(), &stopping)?;
     eprintln!("VoiceChat's voice service for {} is at {}", config.server.name, local_url(address));
@@ -67,9 +75,9 @@ fn settings(config: &Config, homeserver_url: String, public_url: String) -> anyh
 }
 
 /// The registration by which the homeserver knows the service, which it reaches at `url`.
-pub(super) fn registration(config: &Config, url: &str) -> anyhow::Result<Value> {
+pub(super) fn registration(config: &Config, url: &str) -> anyhow::Result<Hidden> {
     let settings = settings(config, String::new(), String::new())?;
-    Ok(serde_json::to_value(appservice_voice::registration(&settings, url))?)
+    Ok(Hidden(serde_json::to_string(&appservice_voice::registration(&settings, url))?))
 }
 
 /// The tokens of the configuration, or those made at the first start and kept in the data directory: (as, hs).
