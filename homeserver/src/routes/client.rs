@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod admin;
+pub mod appservice;
 pub mod auth;
 pub mod capabilities;
 pub mod dehydrated_device;
@@ -10,18 +11,20 @@ pub mod devices;
 pub mod keys;
 pub mod login;
 pub mod logout;
+pub mod notifications;
 pub mod presence;
 pub mod profile;
+pub mod pushers;
+pub mod pushrules;
 pub mod refresh;
 pub mod register;
 pub mod room_keys;
-pub mod notifications;
-pub mod pushers;
-pub mod pushrules;
 pub mod rooms;
 pub mod send_to_device;
 pub mod sync;
+pub mod thirdparty;
 pub mod user;
+pub mod versions;
 
 use axum::routing;
 
@@ -33,11 +36,13 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     let endpoints = accounts(endpoints);
     let endpoints = encryption(endpoints);
     let endpoints = account_data(endpoints);
-    push(endpoints)
+    let endpoints = push(endpoints);
+    thirdparty::endpoints(endpoints).endpoint(appservice::post_ping)
 }
 
 fn accounts(endpoints: Endpoints) -> Endpoints {
     endpoints
+        .endpoint(versions::get)
         .endpoint(login::get)
         .endpoint(login::post)
         .endpoint(login::post_get_token)
