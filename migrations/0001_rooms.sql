@@ -150,3 +150,5 @@ CREATE TABLE aliases (
     creator  TEXT NOT NULL
 );
 CREATE INDEX aliases_by_room ON aliases (room_id);
+-- The state events of a room with what vouches for them: its auth graph.
+CREATE INDEX events_state ON events (room_nid) WHERE state_key_nid IS NOT NULL;

@@ -270,6 +270,6 @@ fn id_list(ids: &[OwnedEventId]) -> CanonicalJsonValue {
 }
 
 fn integer(value: u64) -> CanonicalJsonValue {
-    let value = i64::try_from(value).ok().and_then(|value| ruma::Int::new(value));
+    let value = i64::try_from(value).ok().and_then(ruma::Int::new);
     CanonicalJsonValue::Integer(value.expect("capped at 2^53 - 1"))
 }

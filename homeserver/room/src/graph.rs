@@ -28,15 +28,16 @@ pub fn order(events: &[impl AsRef<Pdu>]) -> Vec<usize> {
     let place: HashMap<&EventId, usize> = (0..events.len()).map(|at| (&*event(at).event_id, at)).collect();
     let mut waits_for = vec![0_usize; events.len()];
     let mut followed_by = vec![Vec::new(); events.len()];
-    for at in 0..events.len() {
-        let before: BTreeSet<usize> = event(at)
+    for (at, waits_for) in waits_for.iter_mut().enumerate() {
+        let event = event(at);
+        let before: BTreeSet<usize> = event
             .prev_events
             .iter()
-            .chain(&event(at).auth_events)
+            .chain(&event.auth_events)
             .filter_map(|id| place.get(&**id).copied())
             .filter(|&other| other != at)
             .collect();
-        waits_for[at] = before.len();
+        *waits_for = before.len();
         for other in before {
             followed_by[other].push(at);
         }

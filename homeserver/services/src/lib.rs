@@ -13,10 +13,16 @@ pub mod context;
 pub mod devices;
 pub mod error;
 pub mod federation;
+pub mod joined;
 pub mod limits;
 pub mod notify;
+pub mod presence;
 pub mod profiles;
+pub mod receipts;
+pub mod timeline;
+pub mod typing;
 pub mod valkey;
+pub mod view;
 
 pub use context::Context;
 pub use error::{Error, Result};
@@ -38,8 +44,16 @@ pub struct All {
     pub devices: devices::Devices,
     /// Profiles.
     pub profiles: profiles::Profiles,
+    /// Events of rooms.
+    pub timeline: timeline::Timeline,
     /// Other servers.
     pub federation: federation::Federation,
+    /// Who is there.
+    pub presence: presence::Presence,
+    /// Who has read what.
+    pub receipts: receipts::Receipts,
+    /// Who types where.
+    pub typing: typing::Typing,
 }
 
 /// The settings of every service.
@@ -67,8 +81,22 @@ impl Services {
         let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
         let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone());
         let profiles = profiles::Profiles::new(cx.clone());
-        let federation = federation::Federation::new(cx);
-        Ok(Self(Arc::new(All { limits, accounts, devices, profiles, federation })))
+        let timeline = timeline::Timeline::start(cx.clone());
+        let federation = federation::Federation::new(cx.clone());
+        let presence = presence::Presence::new(cx.clone(), presence::Settings::default());
+        let receipts = receipts::Receipts::new(cx.clone());
+        let typing = typing::Typing::new(cx);
+        Ok(Self(Arc::new(All {
+            limits,
+            accounts,
+            devices,
+            profiles,
+            timeline,
+            federation,
+            presence,
+            receipts,
+            typing,
+        })))
     }
 }
 

@@ -8,13 +8,14 @@ pub mod delete_devices;
 pub mod devices;
 pub mod login;
 pub mod logout;
+pub mod presence;
 pub mod profile;
 pub mod refresh;
 pub mod register;
 pub mod rooms;
 pub mod user;
 
-use super::call::Endpoints;
+use super::{call::Endpoints, interactive::Interactive};
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     let endpoints = endpoints
@@ -24,7 +25,10 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
         .endpoint(refresh::post)
         .endpoint(logout::post)
         .endpoint(logout::post_all)
-        .endpoint(register::post)
+        .raw::<Interactive<ruma::api::client::account::register::v3::Request>, _, _>(
+            register::post,
+            "homeserver::routes::client::register::post",
+        )
         .endpoint(register::get_available)
         .endpoint(register::get_token_validity)
         .endpoint(register::post_email_token)
@@ -69,5 +73,6 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
         .endpoint(admin::put_lock)
         .endpoint(admin::get_suspend)
         .endpoint(admin::put_suspend);
-    rooms::endpoints(endpoints)
+    let endpoints = rooms::endpoints(endpoints);
+    endpoints.endpoint(presence::put).endpoint(presence::get)
 }

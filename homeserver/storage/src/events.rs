@@ -222,6 +222,10 @@ sql!(
     SELECT nid, auth FROM events WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
 );
 sql!(
+    AUTH_GRAPH,
+    "SELECT nid, state_key_nid, auth FROM events WHERE room_nid = $1 AND state_key_nid IS NOT NULL ORDER BY depth, nid"
+);
+sql!(
     BEFORE,
     "
     SELECT nid, event_id, room_nid, depth, flags, state_nid, state_after_nid, auth, codec, body
@@ -332,6 +336,15 @@ pub async fn ids(tx: &mut Tx, nids: &[i64]) -> Result<Vec<(i64, String)>> {
 pub async fn auth(tx: &mut Tx, nids: &[i64]) -> Result<Vec<(i64, Vec<i64>)>> {
     let rows: Vec<(i64, Vec<u8>)> = fetch_all!(tx, AUTH_BY_NIDS, json_list(nids))?;
     Ok(rows.into_iter().map(|(nid, packed)| (nid, unpack(&packed))).collect())
+}
+
+/// The auth graph of a room: each state event with its state key and auth events, the lowest depth first.
+///
+/// # Errors
+/// The driver's.
+pub async fn auth_graph(tx: &mut Tx, room_nid: i64) -> Result<Vec<(i64, Option<i64>, Vec<i64>)>> {
+    let rows: Vec<(i64, Option<i64>, Vec<u8>)> = fetch_all!(tx, AUTH_GRAPH, room_nid)?;
+    Ok(rows.into_iter().map(|(nid, key, packed)| (nid, key, unpack(&packed))).collect())
 }
 
 /// A place in a room's history: depth, then number.

@@ -391,6 +391,22 @@ impl Numbers {
         Ok(nid)
     }
 
+    /// The number of a pair of event type and state key, if it has one. A pair without a number stands in no state.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn state_key_if_known(&self, kind: &str, state_key: &str) -> Result<Option<i64>> {
+        if let Some(nid) = self.state_key_remembered(kind, state_key) {
+            return Ok(Some(nid));
+        }
+        let mut tx = self.store.read().await?;
+        let known: Option<(i64,)> = fetch_optional!(&mut tx, KEY_BY_NAME, kind, state_key)?;
+        if let Some((nid,)) = known {
+            write(&self.keys).put((kind.into(), state_key.into()), nid);
+        }
+        Ok(known.map(|(nid,)| nid))
+    }
+
     fn state_key_remembered(&self, kind: &str, state_key: &str) -> Option<i64> {
         read(&self.keys).by_name.get(&(Arc::from(kind), Arc::from(state_key))).copied()
     }

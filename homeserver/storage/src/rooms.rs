@@ -5,7 +5,7 @@
 //! | column | meaning |
 //! |---|---|
 //! | head_ver | counts the moves; writing means compare-and-set on it |
-//! | heads | forward extremities, JSON `[[nid, event_id, depth], …]` |
+//! | heads | forward extremities, JSON `[[nid, event_id, depth, own], …]` |
 //! | state_nid | snapshot of the current state |
 //! | depth | greatest depth seen |
 //! | notify_seq | events of the main timeline so far that notify by default |
@@ -37,8 +37,8 @@ pub struct Head {
     pub is_partial: bool,
 }
 
-/// A forward extremity: number, event id, depth.
-pub type Extremity = (i64, String, i64);
+/// A forward extremity: number, event id, depth, whether it is ours.
+pub type Extremity = (i64, String, u64, bool);
 
 impl Head {
     /// The forward extremities.

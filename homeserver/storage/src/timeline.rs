@@ -1,4 +1,4 @@
-//! Tables `timeline`, `state_changes`, `members`, `read_marks`, `push_items`: what an accepted event does to its room, and the
+//! Tables `timeline`, `state_changes`, `read_marks`, `push_items`: what an accepted event does to its room, and the
 //! stream in which clients learn of it.
 //!
 //! | column of timeline | meaning |
@@ -102,13 +102,12 @@ pub struct ReadMark {
 }
 
 sql!(NEWEST, "SELECT pos FROM stream WHERE name = 'events'");
-sql!(APPEND,
-    sqlite: "
-        INSERT INTO timeline (pos, event_nid, room_nid, flags, thread_nid, seq, txn)
-        VALUES ((SELECT next FROM next_position), $1, $2, $3, $4, $5, $6)",
-    postgres: "
-        INSERT INTO timeline (pos, event_nid, room_nid, flags, thread_nid, seq, txn)
-        VALUES (NULL, $1, $2, $3, $4, $5, $6)");
+sql!(
+    APPEND,
+    "
+    INSERT INTO timeline (pos, event_nid, room_nid, flags, thread_nid, seq, txn)
+    VALUES ((SELECT next FROM next_position), $1, $2, $3, $4, $5, $6) RETURNING pos"
+);
 // PostgreSQL takes a whole batch, events and stream, in one round trip; SQLite has no round trips and no such statement.
 sql!(APPEND_ALL,
     sqlite: "SELECT 1",
@@ -216,6 +215,82 @@ sql!(
     WHERE user_nid = $1 AND room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($2))"
 );
 
+/// A notification beyond what the room's sequence counts: a highlight, or a user whose rules differ from the default.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct PushItem {
+    /// Who is notified.
+    pub user_nid: i64,
+    /// The room.
+    pub room_nid: i64,
+    /// Of which event.
+    pub event_nid: i64,
+    /// Root of its thread, or 0.
+    pub thread_nid: i64,
+    /// What it adds to the count of notifications the room's sequence gives: -1, 0 or 1.
+    pub notify: i64,
+    /// Whether it counts as a highlight.
+    pub highlight: bool,
+    /// The push actions, JSON.
+    pub actions: String,
+}
+
+sql!(
+    PUSH_ITEM_PUT,
+    "
+    INSERT INTO push_items (user_nid, room_nid, event_nid, thread_nid, notify, highlight, actions)
+    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (user_nid, room_nid, event_nid) DO NOTHING"
+);
+sql!(
+    PUSH_COUNTS,
+    "
+    SELECT p.room_nid, p.thread_nid, t.pos, p.notify, p.highlight
+    FROM push_items AS p JOIN timeline AS t ON t.event_nid = p.event_nid
+    WHERE p.user_nid = $1 AND p.room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($2)) ORDER BY t.pos"
+);
+sql!(
+    PUSH_ITEMS_READ,
+    "
+    DELETE FROM push_items WHERE user_nid = $1 AND room_nid = $2 AND thread_nid = $3
+        AND event_nid IN (SELECT event_nid FROM timeline WHERE room_nid = $2 AND pos <= $4)"
+);
+
+/// Store notifications.
+///
+/// # Errors
+/// The driver's.
+pub async fn put_push_items(tx: &mut Tx, items: &[PushItem]) -> Result<()> {
+    for i in items {
+        execute!(
+            tx,
+            PUSH_ITEM_PUT,
+            i.user_nid,
+            i.room_nid,
+            i.event_nid,
+            i.thread_nid,
+            i.notify,
+            i.highlight,
+            i.actions.as_str()
+        )?;
+    }
+    Ok(())
+}
+
+/// A user's notifications in rooms: (room, thread, position, what it adds, highlight), in order.
+///
+/// # Errors
+/// The driver's.
+pub async fn push_counts(tx: &mut Tx, user_nid: i64, rooms: &[i64]) -> Result<Vec<(i64, i64, i64, i64, bool)>> {
+    fetch_all!(tx, PUSH_COUNTS, user_nid, json_list(rooms))
+}
+
+/// Forget a user's notifications of a lane up to a position.
+///
+/// # Errors
+/// The driver's.
+pub async fn push_items_read(tx: &mut Tx, user_nid: i64, room_nid: i64, thread_nid: i64, pos: i64) -> Result<u64> {
+    execute!(tx, PUSH_ITEMS_READ, user_nid, room_nid, thread_nid, pos)
+}
+
 /// The newest position anybody was given.
 ///
 /// # Errors
@@ -235,10 +310,9 @@ pub async fn append(tx: &mut Tx, batch: &[(NewEvent, NewRow)]) -> Result<()> {
     } else {
         for (event, row) in batch {
             events::insert(tx, event).await?;
-            execute!(tx, APPEND, row.event_nid, row.room_nid, row.flags, row.thread_nid, row.seq, row.txn.as_deref())?;
+            append_stored(tx, row).await?;
         }
     }
-    tx.streamed(batch.len() as u64);
     Ok(())
 }
 
@@ -273,6 +347,7 @@ async fn append_postgres(tx: &mut Tx, batch: &[(NewEvent, NewRow)]) -> Result<()
         .bind(column!(b => b.1.txn.as_deref()))
         .execute(connection)
         .await?;
+    tx.streamed(batch.len() as u64);
     Ok(())
 }
 
@@ -281,8 +356,20 @@ async fn append_postgres(tx: &mut Tx, batch: &[(NewEvent, NewRow)]) -> Result<()
 /// # Errors
 /// The driver's.
 pub async fn append_stored(tx: &mut Tx, row: &NewRow) -> Result<()> {
-    execute!(tx, APPEND, row.event_nid, row.room_nid, row.flags, row.thread_nid, row.seq, row.txn.as_deref())?;
-    tx.streamed(1);
+    let given: Option<(Option<i64>,)> = fetch_optional!(
+        tx,
+        APPEND,
+        row.event_nid,
+        row.room_nid,
+        row.flags,
+        row.thread_nid,
+        row.seq,
+        row.txn.as_deref()
+    )?;
+    match given {
+        Some((Some(pos),)) => tx.streamed_to(1, pos),
+        _ => tx.streamed(1),
+    }
     Ok(())
 }
 

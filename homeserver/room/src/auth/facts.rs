@@ -6,8 +6,10 @@
 use std::collections::BTreeSet;
 
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId,
-    events::room::{history_visibility::HistoryVisibility, member::MembershipState},
+    OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId, ServerName,
+    events::room::{
+        history_visibility::HistoryVisibility, member::MembershipState, server_acl::RoomServerAclEventContent,
+    },
     room::{JoinRuleKind, RoomType},
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -92,6 +94,18 @@ pub fn history_visibility(event: Option<&Pdu>) -> HistoryVisibility {
 /// Whether guests may join.
 pub fn guests_allowed(event: Option<&Pdu>) -> bool {
     event.and_then(|event| field::<String>(&event.content, "guest_access")).is_some_and(|access| access == "can_join")
+}
+
+/// Whether the room's access list lets a server take part. Where there is no list, all may; a list
+/// that cannot be read lets in nobody, as an empty one does.
+pub fn server_is_allowed(server_acl: Option<&Pdu>, server: &ServerName) -> bool {
+    let Some(event) = server_acl else { return true };
+    let strings = |name: &str| -> Vec<String> {
+        let entries: Vec<Box<RawValue>> = field(&event.content, name).unwrap_or_default();
+        entries.iter().filter_map(|entry| serde_json::from_str(entry.get()).ok()).collect()
+    };
+    let ip_literals = field(&event.content, "allow_ip_literals").unwrap_or(true);
+    RoomServerAclEventContent::new(ip_literals, strings("allow"), strings("deny")).is_allowed(server)
 }
 
 /// The creators of a room: the one, and from version 12 on also the additional ones.

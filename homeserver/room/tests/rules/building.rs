@@ -9,7 +9,7 @@ use room::{
 use ruma::{RoomVersionId, UInt, signatures::PublicKeyMap};
 use serde_json::{Value, json, value::to_raw_value};
 
-use crate::world::{ALICE, BOB, World, public_keys, user};
+use crate::world::{ALICE, BOB, World, public_keys, spec_key, user};
 
 fn from_remote(world: &World, json: &str, keys: &PublicKeyMap) -> Pdu {
     Pdu::from_remote(json.as_bytes(), world.rules).unwrap().verify(keys).unwrap()
@@ -202,4 +202,27 @@ fn a_redactions_target_stands_where_the_version_wants_it() {
         assert_eq!(event.redacts.as_ref(), Some(&join));
         assert_eq!(event.content.get().contains("redacts"), inside, "version {version}");
     }
+}
+
+/// The signed event of the specification's cryptographic test vectors.
+#[test]
+fn the_signed_event_of_the_specification_is_believed_and_signed_the_same_here() {
+    const SIGNED: &str = r#"{"auth_events":[],"content":{},"depth":3,"hashes":{"sha256":"5jM4wQpv6lnBo7CLIghJuHdW+s2CMBJPUOGOC89ncos"},"origin":"domain","origin_server_ts":1000000,"prev_events":[],"room_id":"!x:domain","sender":"@a:domain","signatures":{"domain":{"ed25519:1":"KxwGjPSDEtvnFgU00fwFz+l6d2pJM6XBIaMEn81SXPTRl16AqLAYqfIReFGZlHi5KLjAWbOoMszkwsQma+lYAg"}},"type":"X"}"#;
+    let rules = versions::rules(&RoomVersionId::V6).unwrap();
+    let keys = public_keys(["domain"]);
+    let verify = |json: &str| Pdu::from_remote(json.as_bytes(), rules).unwrap().verify(&keys);
+
+    let event = verify(SIGNED).unwrap();
+    assert_eq!(&*event.json, SIGNED);
+    assert!(verify(&SIGNED.replace("\"depth\":3", "\"depth\":4")).is_err());
+
+    // Without its signature and signed again with the same key, it is the same event.
+    let start = SIGNED.find("{\"domain\"").unwrap();
+    let end = SIGNED.find(",\"type\"").unwrap();
+    let bare = format!("{}{{}}{}", &SIGNED[..start], &SIGNED[end..]);
+    let bare = Pdu::from_stored(event.event_id.clone(), event.room_id.clone(), bare, rules).unwrap();
+    let key = spec_key();
+    let signer = build::Signer { server: "domain".try_into().unwrap(), key: &key };
+    let signed = build::countersign(&bare, signer, rules).unwrap();
+    assert_eq!((&*signed.json, signed.event_id), (SIGNED, event.event_id));
 }

@@ -6,6 +6,9 @@ use room::{
     Pdu, auth,
     build::{self, Draft, Place, Signer},
     event::kind,
+    graph::AuthGraph,
+    resolve::{self, Resolution, Start, StateKey, Step},
+    state::{EventNumber, State, StateKeyNumber},
     versions::{self, Rules},
 };
 use ruma::{
@@ -38,17 +41,19 @@ pub(crate) fn user(name: &str) -> &UserId {
 }
 
 /// The state of a room at a point: (type, state key) to event.
-pub(crate) type StateMap = BTreeMap<(String, String), OwnedEventId>;
+pub(crate) type StateMap = BTreeMap<StateKey, OwnedEventId>;
 
 /// One room: all its events, and for each the state after it.
 pub(crate) struct World {
     pub(crate) rules: &'static Rules,
-    pub(crate) version: RoomVersionId,
     pub(crate) room_id: OwnedRoomId,
     pub(crate) events: BTreeMap<OwnedEventId, Arc<Pdu>>,
     pub(crate) after: BTreeMap<OwnedEventId, StateMap>,
+    pub(crate) graph: AuthGraph,
+    numbers: BTreeMap<OwnedEventId, EventNumber>,
+    state_keys: BTreeMap<StateKey, StateKeyNumber>,
     key: Ed25519KeyPair,
-    clock_ms: u64,
+    pub(crate) clock_ms: u64,
 }
 
 pub(crate) const ALICE: &str = "@alice:a.example";
@@ -67,10 +72,12 @@ impl World {
         let rules = versions::rules(&version).unwrap();
         let mut world = Self {
             rules,
-            version: version.clone(),
             room_id: RoomId::parse("!room:a.example").unwrap(),
             events: BTreeMap::new(),
             after: BTreeMap::new(),
+            graph: AuthGraph::default(),
+            numbers: BTreeMap::new(),
+            state_keys: BTreeMap::new(),
             key: spec_key(),
             clock_ms: 1_700_000_000_000,
         };
@@ -110,8 +117,17 @@ impl World {
     pub(crate) fn keep(&mut self, event: Pdu, before: StateMap) -> OwnedEventId {
         let id = event.event_id.clone();
         let mut after = before;
-        if let Some(key) = &event.state_key {
-            after.insert((event.kind.clone(), key.clone()), id.clone());
+        // Numbers are given as storage might: not in the order of the graph.
+        let number = EventNumber(1_000_000 - 7 * self.numbers.len() as u64);
+        self.numbers.insert(id.clone(), number);
+        if let Some(state_key) = event.state_key.clone().filter(|_| !event.rejected) {
+            let key = (event.kind.clone(), state_key);
+            let next = StateKeyNumber(3 * self.state_keys.len() as u64);
+            self.state_keys.entry(key.clone()).or_insert(next);
+            after.insert(key, id.clone());
+            let witnesses: Vec<_> = event.auth_events.iter().map(|id| self.numbers[id]).collect();
+            let is_power_levels = event.is_state(kind::POWER_LEVELS, "");
+            self.graph.insert(number, &witnesses, is_power_levels).unwrap();
         }
         self.events.insert(id.clone(), Arc::new(event));
         self.after.insert(id.clone(), after);
@@ -122,9 +138,47 @@ impl World {
         self.events[id].clone()
     }
 
-    /// The state before an event that follows `prev`: with several, that of the first.
+    /// The state before an event that follows `prev`, resolved if there are several.
     pub(crate) fn before(&self, prev: &[&OwnedEventId]) -> StateMap {
-        self.after[prev[0]].clone()
+        match prev {
+            [one] => self.after[*one].clone(),
+            many => self.resolve(many.iter().map(|id| &self.after[*id])),
+        }
+    }
+
+    /// What several states resolve to.
+    pub(crate) fn resolve<'a>(&self, states: impl IntoIterator<Item = &'a StateMap>) -> StateMap {
+        let states: Vec<State> = states
+            .into_iter()
+            .map(|map| map.iter().map(|(k, id)| (self.state_keys[k], self.numbers[id])).collect())
+            .collect();
+        let state = match resolve::start(self.rules, &states, &self.graph).unwrap() {
+            Start::Agreed(state) => state,
+            Start::Forked(resolution) => self.drive(*resolution),
+        };
+        let keys: BTreeMap<_, _> = self.state_keys.iter().map(|(key, number)| (number, key)).collect();
+        let ids: BTreeMap<_, _> = self.numbers.iter().map(|(id, number)| (number, id)).collect();
+        state.iter().map(|(key, event)| (keys[&key].clone(), ids[&event].clone())).collect()
+    }
+
+    fn drive(&self, mut resolution: Resolution) -> State {
+        let by_number: BTreeMap<_, _> = self.numbers.iter().map(|(id, number)| (number, &self.events[id])).collect();
+        loop {
+            match resolution.step().unwrap() {
+                Step::Events(wanted) => {
+                    let events = wanted.iter().map(|number| (*number, by_number[number].clone()));
+                    resolution.supply_events(events).unwrap();
+                }
+                Step::Keys(wanted) => {
+                    let known = wanted.into_iter().filter_map(|key| {
+                        let number = *self.state_keys.get(&key)?;
+                        Some((key, number))
+                    });
+                    resolution.supply_keys(known.collect::<Vec<_>>());
+                }
+                Step::Done(state) => return state,
+            }
+        }
     }
 
     /// An event on top of others, not yet part of the world.

@@ -1,0 +1,220 @@
+//! Tables `relations` and `threads`: which event says something about which other.
+//!
+//! A row of `relations` may name a parent we do not have. A redaction is kept as a relation of type [`REDACTION`], so that it
+//! takes effect when its target arrives later. `threads` has a row for each root with at least one reply.
+
+use crate::{Result, Tx, numbers::json_list};
+
+/// The relation of a redaction to its target. An event whose `rel_type` is empty has no relation, so none can claim it.
+pub const REDACTION: &str = "";
+
+/// A relation to store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRelation {
+    /// What is spoken about.
+    pub parent_id: String,
+    /// Who speaks.
+    pub child_nid: i64,
+    /// The room.
+    pub room_nid: i64,
+    /// `rel_type`, or [`REDACTION`].
+    pub rel_type: String,
+    /// The child's event type.
+    pub kind: String,
+    /// The child's sender.
+    pub sender_nid: i64,
+    /// What a reaction says.
+    pub key: Option<String>,
+}
+
+/// A thread's newest state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Thread {
+    /// Its first event.
+    pub root_nid: i64,
+    /// The room.
+    pub room_nid: i64,
+    /// The newest reply.
+    pub last_nid: i64,
+    /// The newest reply's depth.
+    pub last_depth: i64,
+    /// Replies.
+    pub count: i64,
+    /// Replies that notify by default.
+    pub notify_seq: i64,
+}
+
+/// A relation as read: who, of which type, with which key.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Relation {
+    /// What is spoken about.
+    pub parent_id: String,
+    /// Who speaks.
+    pub child_nid: i64,
+    /// `rel_type`.
+    pub rel_type: String,
+    /// The child's event type.
+    pub kind: String,
+    /// The child's sender.
+    pub sender_nid: i64,
+    /// What a reaction says.
+    pub key: Option<String>,
+}
+
+sql!(
+    PUT,
+    "
+    INSERT INTO relations (parent_id, child_nid, room_nid, rel_type, kind, sender_nid, key)
+    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (parent_id, child_nid) DO NOTHING"
+);
+sql!(REMOVE_CHILD, "DELETE FROM relations WHERE child_nid = $1");
+sql!(
+    OF,
+    "
+    SELECT parent_id, child_nid, rel_type, kind, sender_nid, key FROM relations
+    WHERE parent_id IN (SELECT value FROM json_each($1)) ORDER BY child_nid"
+);
+sql!(
+    PAGE_BACK,
+    "
+    SELECT r.parent_id, r.child_nid, r.rel_type, r.kind, r.sender_nid, r.key
+    FROM relations AS r JOIN events AS e ON e.nid = r.child_nid
+    WHERE r.parent_id = $1 AND e.visible AND ($2 = '' OR r.rel_type = $2) AND ($3 = '' OR r.kind = $3)
+        AND r.rel_type <> '' AND (e.depth, e.nid) < ($4, $5)
+    ORDER BY e.depth DESC, e.nid DESC LIMIT $6"
+);
+sql!(
+    PAGE_FORWARD,
+    "
+    SELECT r.parent_id, r.child_nid, r.rel_type, r.kind, r.sender_nid, r.key
+    FROM relations AS r JOIN events AS e ON e.nid = r.child_nid
+    WHERE r.parent_id = $1 AND e.visible AND ($2 = '' OR r.rel_type = $2) AND ($3 = '' OR r.kind = $3)
+        AND r.rel_type <> '' AND (e.depth, e.nid) > ($4, $5)
+    ORDER BY e.depth, e.nid LIMIT $6"
+);
+sql!(
+    THREAD_PUT,
+    "
+    INSERT INTO threads (root_nid, room_nid, last_nid, last_depth, count, notify_seq) VALUES ($1, $2, $3, $4, $5, $6)
+    ON CONFLICT (root_nid) DO UPDATE SET last_nid = excluded.last_nid, last_depth = excluded.last_depth,
+        count = excluded.count, notify_seq = excluded.notify_seq"
+);
+sql!(
+    THREADS,
+    "
+    SELECT root_nid, room_nid, last_nid, last_depth, count, notify_seq FROM threads
+    WHERE root_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
+);
+sql!(
+    THREADS_OF_ROOM,
+    "
+    SELECT root_nid, room_nid, last_nid, last_depth, count, notify_seq FROM threads
+    WHERE room_nid = $1 AND (last_depth, last_nid) < ($2, $3) ORDER BY last_depth DESC, last_nid DESC LIMIT $4"
+);
+sql!(TAKES_PART, "
+    SELECT r.child_nid FROM relations AS r WHERE r.parent_id = $1 AND r.sender_nid = $2 AND r.rel_type = 'm.thread' LIMIT 1");
+
+/// Store a relation.
+///
+/// # Errors
+/// The driver's.
+pub async fn put(tx: &mut Tx, r: &NewRelation) -> Result<()> {
+    execute!(
+        tx,
+        PUT,
+        r.parent_id.as_str(),
+        r.child_nid,
+        r.room_nid,
+        r.rel_type.as_str(),
+        r.kind.as_str(),
+        r.sender_nid,
+        r.key.as_deref(),
+    )?;
+    Ok(())
+}
+
+/// Forget what a redacted event said about others.
+///
+/// # Errors
+/// The driver's.
+pub async fn remove_child(tx: &mut Tx, child_nid: i64) -> Result<()> {
+    execute!(tx, REMOVE_CHILD, child_nid)?;
+    Ok(())
+}
+
+/// All relations to these events, redactions included, oldest first.
+///
+/// # Errors
+/// The driver's.
+pub async fn of<T: serde::Serialize>(tx: &mut Tx, parent_ids: &[T]) -> Result<Vec<Relation>> {
+    fetch_all!(tx, OF, json_list(parent_ids))
+}
+
+/// Which children to page through.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// What they speak about.
+    pub parent_id: &'a str,
+    /// Only this `rel_type`, if any.
+    pub rel_type: Option<&'a str>,
+    /// Only this event type, if any.
+    pub kind: Option<&'a str>,
+}
+
+/// A page of children from a place on, at most `limit`; newest first when `back`.
+///
+/// # Errors
+/// The driver's.
+pub async fn page(
+    tx: &mut Tx,
+    wanted: Wanted<'_>,
+    from: crate::events::Place,
+    back: bool,
+    limit: i64,
+) -> Result<Vec<Relation>> {
+    let (rel_type, kind) = (wanted.rel_type.unwrap_or(""), wanted.kind.unwrap_or(""));
+    if back {
+        fetch_all!(tx, PAGE_BACK, wanted.parent_id, rel_type, kind, from.0, from.1, limit)
+    } else {
+        fetch_all!(tx, PAGE_FORWARD, wanted.parent_id, rel_type, kind, from.0, from.1, limit)
+    }
+}
+
+/// Store a thread's newest state.
+///
+/// # Errors
+/// The driver's.
+pub async fn put_thread(tx: &mut Tx, t: &Thread) -> Result<()> {
+    execute!(tx, THREAD_PUT, t.root_nid, t.room_nid, t.last_nid, t.last_depth, t.count, t.notify_seq)?;
+    Ok(())
+}
+
+/// Threads by root.
+///
+/// # Errors
+/// The driver's.
+pub async fn threads(tx: &mut Tx, roots: &[i64]) -> Result<Vec<Thread>> {
+    fetch_all!(tx, THREADS, json_list(roots))
+}
+
+/// A room's threads with their newest reply before a place, the newest first.
+///
+/// # Errors
+/// The driver's.
+pub async fn threads_of_room(
+    tx: &mut Tx,
+    room_nid: i64,
+    before: crate::events::Place,
+    limit: i64,
+) -> Result<Vec<Thread>> {
+    fetch_all!(tx, THREADS_OF_ROOM, room_nid, before.0, before.1, limit)
+}
+
+/// Whether a user wrote in a thread.
+///
+/// # Errors
+/// The driver's.
+pub async fn takes_part(tx: &mut Tx, root_id: &str, user_nid: i64) -> Result<bool> {
+    let row: Option<(i64,)> = fetch_optional!(tx, TAKES_PART, root_id, user_nid)?;
+    Ok(row.is_some())
+}
