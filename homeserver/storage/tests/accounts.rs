@@ -23,7 +23,7 @@ async fn databases(name: &str) -> (tempfile::TempDir, Vec<(Store, i64)>) {
     let file = format!("sqlite://{}", folder.path().join("accounts.db").display());
     let base =
         std::env::var("TEST_POSTGRES_URL").expect("TEST_POSTGRES_URL names a PostgreSQL to test on; ./test starts one");
-    let schema = format!("accounts_{name}_{}", std::process::id());
+    let schema = format!("accounts{name}{}", std::process::id());
     storage::fresh_schema(&base, &schema).await.unwrap();
     let separator = if base.contains('?') { '&' } else { '?' };
     let postgres = format!("{base}{separator}options=-csearch_path%3D{schema}");
