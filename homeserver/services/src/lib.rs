@@ -7,19 +7,27 @@
 //! Floors, lowest first: `clock error notify federation::signing` → `context` → `accounts devices keys to_device account_data profiles
 //! receipts typing presence media appservices push federation` → `timeline` → `rooms incoming sync`.
 
+pub mod account_data;
 pub mod accounts;
 pub mod clock;
 pub mod context;
 pub mod devices;
 pub mod error;
 pub mod federation;
+pub mod filters;
 pub mod joined;
+pub mod key_backup;
+pub mod keys;
 pub mod limits;
 pub mod notify;
 pub mod presence;
 pub mod profiles;
+pub mod push;
+pub mod push_rules;
 pub mod receipts;
+pub mod sync;
 pub mod timeline;
+pub mod to_device;
 pub mod typing;
 pub mod valkey;
 pub mod view;
@@ -44,16 +52,34 @@ pub struct All {
     pub devices: devices::Devices,
     /// Profiles.
     pub profiles: profiles::Profiles,
-    /// Events of rooms.
-    pub timeline: timeline::Timeline,
-    /// Other servers.
-    pub federation: federation::Federation,
+    /// Account data and tags.
+    pub account_data: account_data::AccountData,
+    /// Filters of sync.
+    pub filters: filters::Filters,
+    /// Public keys of devices and users.
+    pub keys: keys::Keys,
+    /// Encrypted room keys.
+    pub key_backup: key_backup::KeyBackup,
+    /// Messages between devices.
+    pub to_device: to_device::ToDevice,
     /// Who is there.
     pub presence: presence::Presence,
+    /// Whom events are pushed to.
+    pub push: push::Push,
+    /// Which event notifies whom.
+    pub push_rules: push_rules::Rules,
     /// Who has read what.
     pub receipts: receipts::Receipts,
     /// Who types where.
     pub typing: typing::Typing,
+    /// Other servers.
+    pub federation: federation::Federation,
+    /// Events of rooms.
+    pub timeline: timeline::Timeline,
+    /// Events as readers see them.
+    pub view: view::View,
+    /// What happened since a client last asked.
+    pub sync: sync::Sync,
 }
 
 /// The settings of every service.
@@ -65,6 +91,8 @@ pub struct Settings {
     pub limits: limits::Settings,
     /// Accounts.
     pub accounts: accounts::Settings,
+    /// Public keys of devices and users.
+    pub keys: keys::Settings,
 }
 
 impl Services {
@@ -79,23 +107,50 @@ impl Services {
         };
         let limits = limits::Limits::new(cx.clone(), settings.limits, valkey.clone());
         let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
-        let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone());
+        let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(keys::remote::Alone));
+        let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone(), keys.clone());
         let profiles = profiles::Profiles::new(cx.clone());
-        let timeline = timeline::Timeline::start(cx.clone());
-        let federation = federation::Federation::new(cx.clone());
+        let account_data = account_data::AccountData::new(cx.clone());
+        let filters = filters::Filters::new(cx.clone());
+        let key_backup = key_backup::KeyBackup::new(cx.clone());
+        let to_device = to_device::ToDevice::new(cx.clone(), Arc::new(to_device::Alone));
         let presence = presence::Presence::new(cx.clone(), presence::Settings::default());
         let receipts = receipts::Receipts::new(cx.clone());
-        let typing = typing::Typing::new(cx);
+        let typing = typing::Typing::new(cx.clone());
+        let federation = federation::Federation::new(cx.clone());
+        let timeline = timeline::Timeline::start(cx.clone());
+        let push_rules = push_rules::Rules::new(cx.clone());
+        let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
+        let view = view::View::new(cx.clone(), timeline.clone());
+        let sources = sync::Sources {
+            timeline: timeline.clone(),
+            view: view.clone(),
+            receipts: receipts.clone(),
+            typing: typing.clone(),
+            presence: presence.clone(),
+            keys: keys.clone(),
+            to_device: to_device.clone(),
+        };
+        let sync = sync::Sync::start(cx, sources);
         Ok(Self(Arc::new(All {
             limits,
             accounts,
             devices,
             profiles,
-            timeline,
-            federation,
+            account_data,
+            filters,
+            keys,
+            key_backup,
+            to_device,
             presence,
+            push,
+            push_rules,
             receipts,
             typing,
+            federation,
+            timeline,
+            view,
+            sync,
         })))
     }
 }

@@ -1,8 +1,14 @@
 //! Access tokens: what recognising one costs, and that ending one is felt at once.
 
+#![allow(clippy::disallowed_methods, reason = "tests take the address of a Valkey from the environment")]
+
 use std::time::Duration;
 
 use serde_json::json;
+use services::{
+    clock::Randomness,
+    notify::{Whisper, valkey::Valkey},
+};
 use storage::Store;
 
 use crate::fixture::{TestServer, settings};
@@ -92,4 +98,32 @@ async fn an_openid_token_tells_a_third_party_who_somebody_is() {
     assert_eq!(server.anonymous().get(&info("other")).await.refusal(), (401, "M_UNKNOWN_TOKEN".to_owned()));
     server.clock.advance(Duration::from_secs(3600));
     assert_eq!(server.anonymous().get(&info(secret)).await.status(), 401);
+}
+
+/// Method: two servers on one database, their news through Valkey; the second has the token in its memory when the first
+/// ends it. Awaits the news, not the time.
+#[tokio::test]
+async fn a_token_that_ends_on_one_instance_ends_on_all() {
+    let url = std::env::var("TEST_VALKEY_URL").expect("TEST_VALKEY_URL names a Valkey or Redis to test on");
+    let here = TestServer::start().await;
+    let there = TestServer::start_on(here.store.clone(), settings()).await;
+    let randomness = Randomness::system();
+    let channel = format!("{}.example.org", randomness.letters(12));
+    for server in [&here, &there] {
+        Valkey::connect(&url, &channel, &randomness, &server.context.notify).await.unwrap();
+    }
+    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    there.context.notify.on_whisper(move |whisper| {
+        if matches!(whisper, Whisper::Revoked(_)) {
+            let _ = heard.send(());
+        }
+    });
+    let alice = here.user("alice").await;
+    let alice_there = there.anonymous().with_token(alice.token.as_ref().unwrap());
+    alice_there.get(WHOAMI).await.ok();
+
+    alice.post("/_matrix/client/v3/logout", json!({})).await.ok();
+    hears.recv().await.unwrap();
+
+    assert_eq!(alice_there.get(WHOAMI).await.refusal(), (401, "M_UNKNOWN_TOKEN".to_owned()));
 }
