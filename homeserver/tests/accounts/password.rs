@@ -32,6 +32,28 @@ async fn a_changed_password_is_the_only_one_and_logs_other_devices_out() {
 }
 
 #[tokio::test]
+async fn pushers_go_with_the_devices_that_set_them() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let other = alice.another_device().await;
+    let pusher = |key: &str| {
+        json!({
+            "kind": "http", "app_id": "test", "pushkey": key, "lang": "en",
+            "app_display_name": "Test", "device_display_name": "Phone",
+            "data": { "url": "https://push.example.org/_matrix/push/v1/notify" },
+        })
+    };
+    alice.post("/_matrix/client/v3/pushers/set", pusher("mine")).await.ok();
+    other.post("/_matrix/client/v3/pushers/set", pusher("the other's")).await.ok();
+
+    alice.post(CHANGE, change(&alice, "my_new_password")).await.ok();
+
+    let left = alice.get("/_matrix/client/v3/pushers").await.ok();
+    let keys: Vec<_> = left["pushers"].as_array().unwrap().iter().map(|pusher| &pusher["pushkey"]).collect();
+    assert_eq!(keys, ["mine"]);
+}
+
+#[tokio::test]
 async fn other_devices_may_be_kept() {
     let server = TestServer::start().await;
     let alice = server.user("alice").await;
