@@ -28,7 +28,7 @@ pub mod versions;
 
 use axum::routing;
 
-use super::call::Endpoints;
+use super::{call::Endpoints, interactive::Interactive};
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     let endpoints = rooms::endpoints(endpoints);
@@ -49,7 +49,10 @@ fn accounts(endpoints: Endpoints) -> Endpoints {
         .endpoint(refresh::post)
         .endpoint(logout::post)
         .endpoint(logout::post_all)
-        .endpoint(register::post)
+        .raw::<Interactive<ruma::api::client::account::register::v3::Request>, _, _>(
+            register::post,
+            "homeserver::routes::client::register::post",
+        )
         .endpoint(register::get_available)
         .endpoint(register::get_token_validity)
         .endpoint(register::post_email_token)
