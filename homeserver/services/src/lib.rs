@@ -7,19 +7,25 @@
 //! Floors, lowest first: `clock error notify federation::signing` → `context` → `accounts devices keys to_device account_data profiles
 //! receipts typing presence media appservices push federation` → `timeline` → `rooms incoming sync`.
 
+pub mod account_data;
 pub mod accounts;
 pub mod clock;
 pub mod context;
 pub mod error;
 pub mod federation;
+pub mod filters;
 pub mod joined;
+pub mod key_backup;
+pub mod keys;
 pub mod notify;
 pub mod presence;
 pub mod push;
 pub mod push_rules;
 pub mod receipts;
 pub mod timeline;
+pub mod to_device;
 pub mod typing;
+pub mod view;
 
 pub use context::Context;
 pub use error::{Error, Result};
@@ -35,10 +41,16 @@ pub struct Services(Arc<All>);
 pub struct All {
     /// Accounts and access tokens.
     pub accounts: accounts::Accounts,
-    /// Events of rooms.
-    pub timeline: timeline::Timeline,
-    /// Other servers.
-    pub federation: federation::Federation,
+    /// Account data and tags.
+    pub account_data: account_data::AccountData,
+    /// Filters of sync.
+    pub filters: filters::Filters,
+    /// Public keys of devices and users.
+    pub keys: keys::Keys,
+    /// Encrypted room keys.
+    pub key_backup: key_backup::KeyBackup,
+    /// Messages between devices.
+    pub to_device: to_device::ToDevice,
     /// Who is there.
     pub presence: presence::Presence,
     /// Whom events are pushed to.
@@ -49,6 +61,12 @@ pub struct All {
     pub receipts: receipts::Receipts,
     /// Who types where.
     pub typing: typing::Typing,
+    /// Other servers.
+    pub federation: federation::Federation,
+    /// Events of rooms.
+    pub timeline: timeline::Timeline,
+    /// Events as readers see them.
+    pub view: view::View,
 }
 
 impl Services {
@@ -58,14 +76,35 @@ impl Services {
     /// What a service's start may meet.
     pub async fn start(cx: Context) -> Result<Self> {
         let accounts = accounts::Accounts::new(cx.clone());
-        let push_rules = push_rules::Rules::new(cx.clone());
-        let timeline = timeline::Timeline::start(cx.clone());
-        let federation = federation::Federation::new(cx.clone());
+        let account_data = account_data::AccountData::new(cx.clone());
+        let filters = filters::Filters::new(cx.clone());
+        let keys = keys::Keys::new(cx.clone(), keys::Settings::default(), Arc::new(keys::remote::Alone));
+        let key_backup = key_backup::KeyBackup::new(cx.clone());
+        let to_device = to_device::ToDevice::new(cx.clone(), Arc::new(to_device::Alone));
         let presence = presence::Presence::new(cx.clone(), presence::Settings::default());
-        let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
+        let push_rules = push_rules::Rules::new(cx.clone());
         let receipts = receipts::Receipts::new(cx.clone());
-        let typing = typing::Typing::new(cx);
-        Ok(Self(Arc::new(All { accounts, timeline, federation, presence, push, push_rules, receipts, typing })))
+        let typing = typing::Typing::new(cx.clone());
+        let federation = federation::Federation::new(cx.clone());
+        let timeline = timeline::Timeline::start(cx.clone(), push_rules.clone());
+        let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
+        let view = view::View::new(cx, timeline.clone());
+        Ok(Self(Arc::new(All {
+            accounts,
+            account_data,
+            filters,
+            keys,
+            key_backup,
+            to_device,
+            presence,
+            push_rules,
+            receipts,
+            typing,
+            federation,
+            timeline,
+            push,
+            view,
+        })))
     }
 }
 

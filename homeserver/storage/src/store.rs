@@ -98,6 +98,8 @@ pub struct Store {
 pub struct Tx {
     held: Held,
     streamed: i64,
+    /// On SQLite, the newest position when it is known without asking.
+    newest: Option<i64>,
     statements: Arc<AtomicU64>,
     _guard: Guard,
 }
@@ -239,7 +241,7 @@ impl Store {
     }
 
     fn hold(&self, held: Held, guard: Guard) -> Tx {
-        Tx { held, streamed: 0, statements: Arc::clone(&self.statements), _guard: guard }
+        Tx { held, streamed: 0, newest: None, statements: Arc::clone(&self.statements), _guard: guard }
     }
 
     /// Statements run since the start; tests assert budgets with it.
@@ -279,7 +281,15 @@ impl Tx {
 
     /// Say that `rows` rows with a position were written in this transaction. Every function that writes one calls it.
     pub(crate) fn streamed(&mut self, rows: u64) {
-        self.streamed += i64::try_from(rows).unwrap_or(i64::MAX);
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+        self.streamed += rows;
+        self.newest = self.newest.map(|pos| pos + rows);
+    }
+
+    /// Like [`Tx::streamed`], for a writer that was told the last row's position (SQLite gives it at once).
+    pub(crate) fn streamed_to(&mut self, rows: u64, newest: i64) {
+        self.streamed(rows);
+        self.newest = Some(newest);
     }
 
     /// Undo everything written and give the connection back. Dropping does the same, at the price of a connection.
@@ -302,7 +312,10 @@ impl Tx {
     pub async fn commit(mut self) -> Result<Span> {
         let streamed = self.streamed;
         let sqlite_last = match (&self.held, streamed) {
-            (Held::SqliteWrite(_), 1..) => Some(crate::timeline::newest(&mut self).await?),
+            (Held::SqliteWrite(_), 1..) => match self.newest {
+                Some(pos) => Some(pos),
+                None => Some(crate::timeline::newest(&mut self).await?),
+            },
             _ => None,
         };
         match self.held {
@@ -396,4 +409,17 @@ async fn connect_postgres(settings: &Settings) -> Result<Backend> {
         .connect_with(options)
         .await?;
     Ok(Backend::Postgres(pool))
+}
+
+/// Make an empty schema on the PostgreSQL at `url`, for tests that want a database of their own.
+///
+/// # Errors
+/// The driver's.
+pub async fn fresh_schema(url: &str, schema: &str) -> Result<()> {
+    let pool = PgPool::connect(url).await?;
+    let quoted: String = schema.chars().filter(char::is_ascii_alphanumeric).collect();
+    let text = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {quoted}"));
+    sqlx::raw_sql(text).execute(&pool).await?;
+    pool.close().await;
+    Ok(())
 }

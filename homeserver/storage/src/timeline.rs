@@ -102,13 +102,12 @@ pub struct ReadMark {
 }
 
 sql!(NEWEST, "SELECT pos FROM stream WHERE name = 'events'");
-sql!(APPEND,
-    sqlite: "
-        INSERT INTO timeline (pos, event_nid, room_nid, flags, thread_nid, seq, txn)
-        VALUES ((SELECT next FROM next_position), $1, $2, $3, $4, $5, $6)",
-    postgres: "
-        INSERT INTO timeline (pos, event_nid, room_nid, flags, thread_nid, seq, txn)
-        VALUES (NULL, $1, $2, $3, $4, $5, $6)");
+sql!(
+    APPEND,
+    "
+    INSERT INTO timeline (pos, event_nid, room_nid, flags, thread_nid, seq, txn)
+    VALUES ((SELECT next FROM next_position), $1, $2, $3, $4, $5, $6) RETURNING pos"
+);
 // PostgreSQL takes a whole batch, events and stream, in one round trip; SQLite has no round trips and no such statement.
 sql!(APPEND_ALL,
     sqlite: "SELECT 1",
@@ -323,10 +322,9 @@ pub async fn append(tx: &mut Tx, batch: &[(NewEvent, NewRow)]) -> Result<()> {
     } else {
         for (event, row) in batch {
             events::insert(tx, event).await?;
-            execute!(tx, APPEND, row.event_nid, row.room_nid, row.flags, row.thread_nid, row.seq, row.txn.as_deref())?;
+            append_stored(tx, row).await?;
         }
     }
-    tx.streamed(batch.len() as u64);
     Ok(())
 }
 
@@ -361,6 +359,7 @@ async fn append_postgres(tx: &mut Tx, batch: &[(NewEvent, NewRow)]) -> Result<()
         .bind(column!(b => b.1.txn.as_deref()))
         .execute(connection)
         .await?;
+    tx.streamed(batch.len() as u64);
     Ok(())
 }
 
@@ -369,8 +368,20 @@ async fn append_postgres(tx: &mut Tx, batch: &[(NewEvent, NewRow)]) -> Result<()
 /// # Errors
 /// The driver's.
 pub async fn append_stored(tx: &mut Tx, row: &NewRow) -> Result<()> {
-    execute!(tx, APPEND, row.event_nid, row.room_nid, row.flags, row.thread_nid, row.seq, row.txn.as_deref())?;
-    tx.streamed(1);
+    let given: Option<(Option<i64>,)> = fetch_optional!(
+        tx,
+        APPEND,
+        row.event_nid,
+        row.room_nid,
+        row.flags,
+        row.thread_nid,
+        row.seq,
+        row.txn.as_deref()
+    )?;
+    match given {
+        Some((Some(pos),)) => tx.streamed_to(1, pos),
+        _ => tx.streamed(1),
+    }
     Ok(())
 }
 

@@ -84,6 +84,8 @@ pub struct Events {
     by_nid: Arc<Cache<i64, Arc<Stored>, ByBytes>>,
     nids: Arc<Cache<OwnedEventId, i64>>,
     natures: Arc<RwLock<HashMap<i64, Nature>>>,
+    /// Built and not stored yet: what is built upon them must find them.
+    building: Arc<RwLock<HashMap<i64, Arc<Stored>>>>,
 }
 
 impl Events {
@@ -95,6 +97,7 @@ impl Events {
             by_nid: Arc::new(Cache::with_weighter(CACHE_EVENTS, CACHE_BYTES, ByBytes)),
             nids: Arc::new(Cache::new(IDS_MAX)),
             natures: Arc::default(),
+            building: Arc::default(),
         }
     }
 
@@ -103,8 +106,19 @@ impl Events {
         self.natures.write().unwrap_or_else(PoisonError::into_inner).insert(room_nid, nature);
     }
 
+    /// An event was built; until [`Events::put`] or [`Events::forget`] it is found by number alone.
+    pub fn built(&self, event: Arc<Stored>) {
+        self.building.write().unwrap_or_else(PoisonError::into_inner).insert(event.nid, event);
+    }
+
+    fn in_memory(&self, nid: i64) -> Option<Arc<Stored>> {
+        let found = self.by_nid.get(&nid);
+        found.or_else(|| self.building.read().unwrap_or_else(PoisonError::into_inner).get(&nid).cloned())
+    }
+
     /// Remember an event just stored or changed.
     pub fn put(&self, event: Arc<Stored>) {
+        self.building.write().unwrap_or_else(PoisonError::into_inner).remove(&event.nid);
         self.nids.insert(event.pdu.event_id.clone(), event.nid);
         self.by_nid.insert(event.nid, event);
     }
@@ -115,8 +129,9 @@ impl Events {
         self.by_nid.get(&nid)
     }
 
-    /// Forget an event another instance changed.
+    /// Forget an event another instance changed, or that was built and not stored.
     pub fn forget(&self, nid: i64) {
+        self.building.write().unwrap_or_else(PoisonError::into_inner).remove(&nid);
         self.by_nid.remove(&nid);
     }
 
@@ -128,7 +143,7 @@ impl Events {
         let mut found = HashMap::with_capacity(nids.len());
         let mut left = Vec::new();
         for nid in nids {
-            match self.by_nid.get(nid) {
+            match self.in_memory(*nid) {
                 Some(event) => drop(found.insert(*nid, event)),
                 None => left.push(*nid),
             }

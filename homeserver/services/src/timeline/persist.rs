@@ -152,12 +152,12 @@ async fn store_batch(cx: &Context, all_events: &Events, batch: Vec<Item>) {
     let batch = match try_store(cx, all_events, batch).await {
         Ok(()) => return,
         Err((batch, error)) if many && is_particular(&error) => batch,
-        Err((batch, error)) => return fail(batch, &error),
+        Err((batch, error)) => return fail(all_events, batch, &error),
     };
     // One of them stops all: find out which.
     for item in batch {
         if let Err((one, error)) = try_store(cx, all_events, vec![item]).await {
-            fail(one, &error);
+            fail(all_events, one, &error);
         }
     }
 }
@@ -167,7 +167,7 @@ fn is_particular(error: &Error) -> bool {
     matches!(error, Error::Storage(error) if error.is_duplicate() || error.is_retryable())
 }
 
-fn fail(batch: Vec<Item>, error: &Error) {
+fn fail(all_events: &Events, batch: Vec<Item>, error: &Error) {
     let outcome = match error {
         Error::Storage(error) if error.is_duplicate() => Some(Outcome::Duplicate),
         Error::Storage(error) if error.is_retryable() => Some(Outcome::Lost),
@@ -175,6 +175,7 @@ fn fail(batch: Vec<Item>, error: &Error) {
     };
     for item in batch {
         item.generation.fail();
+        all_events.forget(item.event.nid);
         let _ = item.reply.send(match outcome {
             Some(outcome) => Ok(outcome),
             None => Err(Error::Internal(error.to_string())),
@@ -185,6 +186,7 @@ fn fail(batch: Vec<Item>, error: &Error) {
 async fn try_store(cx: &Context, all_events: &Events, batch: Vec<Item>) -> Result<(), (Vec<Item>, Error)> {
     let (batch, lost): (Vec<_>, Vec<_>) = batch.into_iter().partition(|item| !item.generation.has_failed());
     for item in lost {
+        all_events.forget(item.event.nid);
         let _ = item.reply.send(Ok(Outcome::Lost));
     }
     if batch.is_empty() {
@@ -194,7 +196,7 @@ async fn try_store(cx: &Context, all_events: &Events, batch: Vec<Item>) -> Resul
         Ok(tx) => tx,
         Err(error) => return Err((batch, error.into())),
     };
-    let batch = match move_heads(&mut tx, batch).await {
+    let batch = match move_heads(&mut tx, all_events, batch).await {
         Ok(batch) => batch,
         Err((batch, error)) => return Err((batch, error)),
     };
@@ -217,7 +219,7 @@ async fn try_store(cx: &Context, all_events: &Events, batch: Vec<Item>) -> Resul
 }
 
 /// Compare and set every head; give back the items of the rooms that could be moved.
-async fn move_heads(tx: &mut Tx, batch: Vec<Item>) -> Result<Vec<Item>, (Vec<Item>, Error)> {
+async fn move_heads(tx: &mut Tx, all_events: &Events, batch: Vec<Item>) -> Result<Vec<Item>, (Vec<Item>, Error)> {
     let mut ranges: BTreeMap<i64, (usize, usize)> = BTreeMap::new();
     for (at, item) in batch.iter().enumerate() {
         if !matches!(item.base, Base::Aside) {
@@ -245,6 +247,7 @@ async fn move_heads(tx: &mut Tx, batch: Vec<Item>) -> Result<Vec<Item>, (Vec<Ite
     for item in losers {
         item.generation.fail();
         item.cell.outdated();
+        all_events.forget(item.event.nid);
         let _ = item.reply.send(Ok(Outcome::Lost));
     }
     Ok(winners)

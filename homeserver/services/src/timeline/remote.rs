@@ -165,6 +165,9 @@ impl Timeline {
             pdu: Arc::clone(&arrival.pdu),
         };
         let event = Arc::new(self.redacted_on_arrival(&before, stored).await?);
+        if known.is_none() {
+            self.events.built(Arc::clone(&event));
+        }
         effects.missing =
             event.pdu.prev_events.iter().filter(|id| !prev.contains_key(*id)).map(ToString::to_string).collect();
         let auth = self.auth_nids(&event.pdu).await?;
