@@ -17,6 +17,7 @@ pub mod filters;
 pub mod joined;
 pub mod key_backup;
 pub mod keys;
+pub mod media;
 pub mod notify;
 pub mod presence;
 pub mod push;
