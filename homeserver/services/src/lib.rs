@@ -20,6 +20,7 @@ pub mod joined;
 pub mod key_backup;
 pub mod keys;
 pub mod limits;
+pub mod media;
 pub mod notify;
 pub mod outgoing;
 pub mod presence;
@@ -69,6 +70,8 @@ pub struct All {
     pub key_backup: key_backup::KeyBackup,
     /// Messages between devices.
     pub to_device: to_device::ToDevice,
+    /// Files.
+    pub media: media::Media,
     /// Who is there.
     pub presence: presence::Presence,
     /// Whom events are pushed to.
@@ -108,6 +111,8 @@ pub struct Settings {
     pub keys: keys::Settings,
     /// Other servers.
     pub federation: federation::Settings,
+    /// Files.
+    pub media: media::Settings,
     /// Who is there.
     pub presence: presence::Settings,
     /// Where this server is found.
@@ -140,8 +145,9 @@ impl Services {
         let typing = typing::Typing::new(cx.clone());
         let outgoing = settings.federation.outgoing.clone();
         let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
-        let timeline = timeline::Timeline::start(cx.clone());
+        let media = media::Media::start(cx.clone(), settings.media, Arc::new(media::remote::Alone)).await?;
         let push_rules = push_rules::Rules::new(cx.clone());
+        let timeline = timeline::Timeline::start(cx.clone(), push_rules.clone());
         let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
         let appservices = appservices::Appservices::start(
             cx.clone(),
@@ -176,6 +182,7 @@ impl Services {
             keys,
             key_backup,
             to_device,
+            media,
             presence,
             push,
             push_rules,
@@ -183,6 +190,7 @@ impl Services {
             typing,
             federation,
             timeline,
+            push,
             view,
             sync,
             welcome,

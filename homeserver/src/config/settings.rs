@@ -71,9 +71,23 @@ impl Config {
             appservices: self.appservices(registrations),
             keys: services::keys::Settings::default(),
             federation: self.federation()?,
+            media: self.media_files(),
             presence: presence::Settings { is_on: self.presence.enabled, ..presence::Settings::default() },
             well_known: self.well_known(client_address)?,
         })
+    }
+
+    fn media_files(&self) -> services::media::Settings {
+        let media = &self.media;
+        services::media::Settings {
+            folder: media.dir.clone().unwrap_or_else(|| self.server.data_dir.join("media")),
+            key_file: self.server.data_dir.join("media.key"),
+            upload_bytes_max: media.upload_max.0,
+            remote_bytes_max: media.upload_max.0,
+            remote_kept: media.remote_kept_for,
+            is_frozen: !media.unauthenticated,
+            ..services::media::Settings::default()
+        }
     }
 
     fn limits(&self) -> limits::Settings {

@@ -193,6 +193,7 @@ fn code_name(code: Code) -> (StatusCode, &'static str) {
         Code::InvalidSignature => (BAD, "M_INVALID_SIGNATURE"),
         Code::DuplicateAnnotation => (BAD, "M_DUPLICATE_ANNOTATION"),
         Code::NotYetUploaded => (StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED"),
+        Code::CannotThumbnail => (BAD, "M_UNKNOWN"),
         Code::CannotOverwriteMedia => (StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA"),
         Code::KeyTooLarge => (BAD, "M_KEY_TOO_LARGE"),
         Code::ProfileTooLarge => (BAD, "M_PROFILE_TOO_LARGE"),
