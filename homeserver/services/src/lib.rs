@@ -12,9 +12,14 @@ pub mod clock;
 pub mod context;
 pub mod error;
 pub mod federation;
+pub mod joined;
 pub mod notify;
 pub mod outgoing;
+pub mod presence;
+pub mod receipts;
 pub mod timeline;
+pub mod typing;
+pub mod view;
 
 pub use context::Context;
 pub use error::{Error, Result};
@@ -34,6 +39,12 @@ pub struct All {
     pub timeline: timeline::Timeline,
     /// Other servers.
     pub federation: federation::Federation,
+    /// Who is there.
+    pub presence: presence::Presence,
+    /// Who has read what.
+    pub receipts: receipts::Receipts,
+    /// Who types where.
+    pub typing: typing::Typing,
 }
 
 /// The settings of the services that have any.
@@ -51,8 +62,11 @@ impl Services {
     pub async fn start(cx: Context, settings: Settings) -> Result<Self> {
         let accounts = accounts::Accounts::new(cx.clone());
         let timeline = timeline::Timeline::start(cx.clone());
-        let federation = federation::Federation::start(cx, settings.federation).await?;
-        Ok(Self(Arc::new(All { accounts, timeline, federation })))
+        let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
+        let presence = presence::Presence::new(cx.clone(), presence::Settings::default());
+        let receipts = receipts::Receipts::new(cx.clone());
+        let typing = typing::Typing::new(cx);
+        Ok(Self(Arc::new(All { accounts, timeline, federation, presence, receipts, typing })))
     }
 }
 

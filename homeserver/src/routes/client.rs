@@ -1,9 +1,11 @@
 //! `/_matrix/client/…`: the Client-Server API.
 
+pub mod presence;
 pub mod rooms;
 
 use super::call::Endpoints;
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
-    rooms::endpoints(endpoints)
+    let endpoints = rooms::endpoints(endpoints);
+    endpoints.endpoint(presence::put).endpoint(presence::get)
 }

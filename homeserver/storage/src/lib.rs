@@ -16,9 +16,13 @@ pub mod store;
 
 pub mod destinations;
 pub mod events;
+pub mod media;
 pub mod members;
 pub mod numbers;
 pub mod relations;
+pub mod push_rules;
+pub mod pushers;
+pub mod receipts;
 pub mod rooms;
 pub mod server_keys;
 pub mod states;

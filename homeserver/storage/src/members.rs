@@ -119,6 +119,12 @@ sql!(
     ORDER BY a.room_nid"
 );
 sql!(
+    SHARES,
+    "
+    SELECT a.room_nid FROM members AS a JOIN members AS b ON b.room_nid = a.room_nid
+    WHERE a.user_nid = $1 AND a.membership = 'join' AND b.user_nid = $2 AND b.membership = 'join' LIMIT 1"
+);
+sql!(
     SHARING,
     "
     SELECT DISTINCT b.user_nid FROM members AS a JOIN members AS b ON b.room_nid = a.room_nid
@@ -250,6 +256,15 @@ pub async fn of_user(tx: &mut Tx, user_nid: i64) -> Result<Vec<Member>> {
 /// The driver's.
 pub async fn shared_rooms(tx: &mut Tx, one: i64, other: i64) -> Result<Vec<i64>> {
     Ok(flat(fetch_all!(tx, SHARED_ROOMS, one, other)?))
+}
+
+/// True when both users are joined to some room.
+///
+/// # Errors
+/// The driver's.
+pub async fn shares_a_room(tx: &mut Tx, one: i64, other: i64) -> Result<bool> {
+    let row: Option<(i64,)> = fetch_optional!(tx, SHARES, one, other)?;
+    Ok(row.is_some())
 }
 
 /// Users who share a room with `user_nid`, themselves left out.
