@@ -343,7 +343,8 @@ impl Presence {
         if let Some(listener) = self.0.local.get() {
             listener(&told);
         }
-        let told = told.into_iter().map(|(nid, seen)| (nid, serde_json::to_string(&seen).unwrap_or_default())).collect();
+        let told =
+            told.into_iter().map(|(nid, seen)| (nid, serde_json::to_string(&seen).unwrap_or_default())).collect();
         self.0.cx.notify.whisper(&Whisper::Presence(told));
     }
 

@@ -135,11 +135,7 @@ impl Receipts {
         }
         let span = tx.commit().await?;
         // The counts that the reader's own devices show change with it.
-        self.cx.notify.publish(Change {
-            receipt_rooms: vec![room_nid],
-            users: vec![user.nid],
-            ..Change::at(span)
-        });
+        self.cx.notify.publish(Change { receipt_rooms: vec![room_nid], users: vec![user.nid], ..Change::at(span) });
         Ok(())
     }
 

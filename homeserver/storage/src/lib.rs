@@ -16,13 +16,14 @@ pub mod store;
 
 pub mod destinations;
 pub mod events;
+pub mod incoming;
 pub mod media;
 pub mod members;
 pub mod numbers;
-pub mod relations;
 pub mod push_rules;
 pub mod pushers;
 pub mod receipts;
+pub mod relations;
 pub mod rooms;
 pub mod server_keys;
 pub mod states;
