@@ -7,8 +7,13 @@ pub mod call;
 pub mod client;
 pub mod error;
 pub mod federation;
+pub mod interactive;
 pub mod key;
 pub mod limits;
+pub mod page;
+pub mod restricted;
+pub mod synapse_admin;
+pub mod terms;
 
 use call::Endpoints;
 
@@ -19,4 +24,6 @@ pub fn endpoints() -> Endpoints {
     let endpoints = client::endpoints(endpoints);
     let endpoints = federation::endpoints(endpoints);
     key::endpoints(endpoints)
+        .plain(synapse_admin::PATH, axum::routing::get(synapse_admin::get).post(synapse_admin::post))
+        .plain(terms::PATH, axum::routing::get(terms::get))
 }

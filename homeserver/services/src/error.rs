@@ -123,6 +123,8 @@ pub enum Code {
     NotJson,
     /// `M_UNRECOGNIZED`
     Unrecognized,
+    /// `M_BAD_JSON` with 405: the server alone writes it.
+    ManagedByServer,
     /// `M_UNKNOWN_POS`
     UnknownPos,
     /// `M_UNKNOWN_DEVICE`

@@ -9,6 +9,7 @@
 mod edus;
 mod fetch;
 mod judge;
+mod retracted;
 mod transactions;
 
 use std::{
@@ -20,13 +21,18 @@ use room::versions::Rules;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId};
 use tokio::sync::{Notify as Bell, Semaphore};
 
-pub use self::judge::{How, Taken};
+pub use self::{
+    judge::{How, Taken},
+    transactions::Outcomes,
+};
 use crate::{
     Context, Result,
     federation::Federation,
+    keys::Keys,
     presence::Presence,
     receipts::Receipts,
     timeline::{Timeline, now::RoomNow},
+    to_device::ToDevice,
     typing::Typing,
 };
 
@@ -42,6 +48,10 @@ pub struct Ephemeral {
     pub receipts: Receipts,
     /// `m.presence`
     pub presence: Presence,
+    /// `m.device_list_update`, `m.signing_key_update`
+    pub keys: Keys,
+    /// `m.direct_to_device`
+    pub to_device: ToDevice,
 }
 
 /// A room as far as judging an event needs it.
@@ -85,12 +95,7 @@ impl Incoming {
     ///
     /// # Errors
     /// The database's.
-    pub async fn start(
-        cx: Context,
-        timeline: Timeline,
-        federation: Federation,
-        ephemeral: Ephemeral,
-    ) -> Result<Self> {
+    pub async fn start(cx: Context, timeline: Timeline, federation: Federation, ephemeral: Ephemeral) -> Result<Self> {
         let incoming = Self(Arc::new(Inner {
             cx,
             timeline,

@@ -7,18 +7,31 @@
 //! Floors, lowest first: `clock error notify federation::signing` → `context` → `accounts devices keys to_device account_data profiles
 //! receipts typing presence media appservices push federation` → `timeline` → `rooms incoming sync`.
 
+pub mod account_data;
 pub mod accounts;
 pub mod clock;
 pub mod context;
+pub mod devices;
 pub mod error;
 pub mod federation;
+pub mod filters;
+pub mod incoming;
 pub mod joined;
+pub mod joining;
+pub mod key_backup;
+pub mod keys;
+pub mod limits;
 pub mod notify;
 pub mod outgoing;
 pub mod presence;
+pub mod profiles;
 pub mod receipts;
+pub mod resident;
+pub mod sync;
 pub mod timeline;
+pub mod to_device;
 pub mod typing;
+pub mod valkey;
 pub mod view;
 
 pub use context::Context;
@@ -33,23 +46,57 @@ pub struct Services(Arc<All>);
 /// The services.
 #[derive(Debug)]
 pub struct All {
+    /// Rates.
+    pub limits: limits::Limits,
     /// Accounts and access tokens.
     pub accounts: accounts::Accounts,
-    /// Events of rooms.
-    pub timeline: timeline::Timeline,
-    /// Other servers.
-    pub federation: federation::Federation,
+    /// Devices.
+    pub devices: devices::Devices,
+    /// Profiles.
+    pub profiles: profiles::Profiles,
+    /// Account data and tags.
+    pub account_data: account_data::AccountData,
+    /// Filters of sync.
+    pub filters: filters::Filters,
+    /// Public keys of devices and users.
+    pub keys: keys::Keys,
+    /// Encrypted room keys.
+    pub key_backup: key_backup::KeyBackup,
+    /// Messages between devices.
+    pub to_device: to_device::ToDevice,
     /// Who is there.
     pub presence: presence::Presence,
     /// Who has read what.
     pub receipts: receipts::Receipts,
     /// Who types where.
     pub typing: typing::Typing,
+    /// Other servers.
+    pub federation: federation::Federation,
+    /// What other servers send us.
+    pub incoming: incoming::Incoming,
+    /// What other servers ask of us.
+    pub resident: resident::Resident,
+    /// Asking other servers to let our users in.
+    pub joining: joining::Joining,
+    /// Events of rooms.
+    pub timeline: timeline::Timeline,
+    /// Events as readers see them.
+    pub view: view::View,
+    /// What happened since a client last asked.
+    pub sync: sync::Sync,
 }
 
-/// The settings of the services that have any.
+/// The settings of every service.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
+    /// Where instances share rates and refresh tokens; a single instance needs none.
+    pub valkey_url: Option<String>,
+    /// Rates.
+    pub limits: limits::Settings,
+    /// Accounts.
+    pub accounts: accounts::Settings,
+    /// Public keys of devices and users.
+    pub keys: keys::Settings,
     /// Other servers.
     pub federation: federation::Settings,
 }
@@ -60,13 +107,67 @@ impl Services {
     /// # Errors
     /// What a service's start may meet.
     pub async fn start(cx: Context, settings: Settings) -> Result<Self> {
-        let accounts = accounts::Accounts::new(cx.clone());
-        let timeline = timeline::Timeline::start(cx.clone());
-        let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
+        let valkey = match &settings.valkey_url {
+            Some(url) => Some(valkey::Valkey::connect(url, cx.server_name.as_str()).await?),
+            None => None,
+        };
+        let limits = limits::Limits::new(cx.clone(), settings.limits, valkey.clone());
+        let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
+        let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(keys::remote::Alone));
+        let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone(), keys.clone());
+        let profiles = profiles::Profiles::new(cx.clone());
+        let account_data = account_data::AccountData::new(cx.clone());
+        let filters = filters::Filters::new(cx.clone());
+        let key_backup = key_backup::KeyBackup::new(cx.clone());
+        let to_device = to_device::ToDevice::new(cx.clone(), Arc::new(to_device::Alone));
         let presence = presence::Presence::new(cx.clone(), presence::Settings::default());
         let receipts = receipts::Receipts::new(cx.clone());
-        let typing = typing::Typing::new(cx);
-        Ok(Self(Arc::new(All { accounts, timeline, federation, presence, receipts, typing })))
+        let typing = typing::Typing::new(cx.clone());
+        let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
+        let timeline = timeline::Timeline::start(cx.clone());
+        let ephemeral = incoming::Ephemeral {
+            typing: typing.clone(),
+            receipts: receipts.clone(),
+            presence: presence.clone(),
+            keys: keys.clone(),
+            to_device: to_device.clone(),
+        };
+        let incoming = incoming::Incoming::start(cx.clone(), timeline.clone(), federation.clone(), ephemeral).await?;
+        let resident = resident::Resident::new(cx.clone(), timeline.clone(), incoming.clone());
+        let joining =
+            joining::Joining::new(cx.clone(), timeline.clone(), federation.clone(), incoming.clone(), resident.clone());
+        let view = view::View::new(cx.clone(), timeline.clone());
+        let sources = sync::Sources {
+            timeline: timeline.clone(),
+            view: view.clone(),
+            receipts: receipts.clone(),
+            typing: typing.clone(),
+            presence: presence.clone(),
+            keys: keys.clone(),
+            to_device: to_device.clone(),
+        };
+        let sync = sync::Sync::start(cx, sources);
+        Ok(Self(Arc::new(All {
+            limits,
+            accounts,
+            devices,
+            profiles,
+            account_data,
+            filters,
+            keys,
+            key_backup,
+            to_device,
+            presence,
+            receipts,
+            typing,
+            federation,
+            incoming,
+            resident,
+            joining,
+            timeline,
+            view,
+            sync,
+        })))
     }
 }
 

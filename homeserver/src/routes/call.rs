@@ -42,6 +42,7 @@ use services::{
 use super::{
     error::{ApiError, missing_token},
     limits::{BODY_BYTES_MAX, FEDERATION_BODY_BYTES_MAX},
+    restricted,
 };
 
 /// What a handler returns.
@@ -144,8 +145,14 @@ impl Identify for AppserviceToken {
 
 impl Identify for AppserviceTokenOptional {
     type Caller = Option<User>;
+    /// A token that is not an application service's means nothing here: clients send their old one when they log in again.
     async fn identify(services: &Services, head: &Head, _: &Bytes) -> Result<Option<User>, ApiError> {
-        user(services, &head.parts).await
+        let token = token(&head.parts.headers, head.parts.uri.query());
+        match token.filter(|token| services.accounts.tokens.appservices().by_token(token).is_some()) {
+            // Whom it logs in or registers stands in the body.
+            Some(token) => Ok(Some(services.accounts.authenticate(&token, &Masquerade::default()).await?)),
+            None => Ok(None),
+        }
     }
 }
 
@@ -172,7 +179,11 @@ pub async fn user(services: &Services, parts: &Parts) -> Result<Option<User>, Ap
         device_id: query_value(parts.uri.query(), "device_id")
             .or_else(|| query_value(parts.uri.query(), "org.matrix.msc3202.device_id")),
     };
-    Ok(Some(services.accounts.authenticate(&token, &masquerade).await?))
+    let user = services.accounts.authenticate(&token, &masquerade).await?;
+    restricted::check(&user, &parts.method, parts.uri.path())?;
+    let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    services.devices.seen(&user, address(parts), agent);
+    Ok(Some(user))
 }
 
 /// The access token of a request: header first, then the query older clients use.

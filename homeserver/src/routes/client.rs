@@ -1,11 +1,144 @@
 //! `/_matrix/client/…`: the Client-Server API.
 
+pub mod account;
+pub mod admin;
+pub mod auth;
+pub mod capabilities;
+pub mod dehydrated_device;
+pub mod delete_devices;
+pub mod devices;
+pub mod keys;
+pub mod login;
+pub mod logout;
 pub mod presence;
+pub mod profile;
+pub mod refresh;
+pub mod register;
+pub mod room_keys;
 pub mod rooms;
+pub mod send_to_device;
+pub mod sync;
+pub mod user;
+
+use axum::routing;
 
 use super::call::Endpoints;
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     let endpoints = rooms::endpoints(endpoints);
-    endpoints.endpoint(presence::put).endpoint(presence::get)
+    let endpoints = sync_and_presence(endpoints);
+    let endpoints = accounts(endpoints);
+    let endpoints = encryption(endpoints);
+    account_data(endpoints)
+}
+
+fn accounts(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .endpoint(login::get)
+        .endpoint(login::post)
+        .endpoint(login::post_get_token)
+        .endpoint(refresh::post)
+        .endpoint(logout::post)
+        .endpoint(logout::post_all)
+        .endpoint(register::post)
+        .endpoint(register::get_available)
+        .endpoint(register::get_token_validity)
+        .endpoint(register::post_email_token)
+        .endpoint(register::post_msisdn_token)
+        .raw::<ruma::api::client::uiaa::get_uiaa_fallback_page::v3::Request, _, _>(
+            auth::get,
+            "homeserver::routes::client::auth::get",
+        )
+        .plain("/_matrix/client/v3/auth/{auth_type}/fallback/web", axum::routing::post(auth::post))
+        .plain("/_matrix/client/r0/auth/{auth_type}/fallback/web", axum::routing::post(auth::post))
+        .endpoint(account::post_password)
+        .endpoint(account::post_password_email_token)
+        .endpoint(account::post_password_msisdn_token)
+        .endpoint(account::post_deactivate)
+        .endpoint(account::get_whoami)
+        .endpoint(account::get_3pid)
+        .endpoint(account::post_3pid_add)
+        .endpoint(account::post_3pid_bind)
+        .endpoint(account::post_3pid_delete)
+        .endpoint(account::post_3pid_unbind)
+        .endpoint(account::post_3pid_email_token)
+        .endpoint(account::post_3pid_msisdn_token)
+        .raw::<ruma::api::client::discovery::get_capabilities::v3::Request, _, _>(
+            capabilities::get,
+            "homeserver::routes::client::capabilities::get",
+        )
+        .endpoint(profile::get)
+        .raw::<ruma::api::client::profile::get_profile_field::v3::Request, _, _>(
+            profile::get_field,
+            "homeserver::routes::client::profile::get_field",
+        )
+        .endpoint(profile::put_field)
+        .endpoint(profile::delete_field)
+        .endpoint(devices::get)
+        .endpoint(devices::get_one)
+        .endpoint(devices::put)
+        .endpoint(devices::delete)
+        .endpoint(delete_devices::post)
+        .endpoint(user::openid::post)
+        .endpoint(admin::get_whois)
+        .endpoint(admin::get_lock)
+        .endpoint(admin::put_lock)
+        .endpoint(admin::get_suspend)
+        .endpoint(admin::put_suspend)
+}
+
+fn sync_and_presence(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .raw::<ruma::api::client::sync::sync_events::v3::Request, _, _>(sync::get, "routes::client::sync::get")
+        .endpoint(presence::put)
+        .endpoint(presence::get)
+}
+
+fn encryption(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .endpoint(send_to_device::put)
+        .endpoint(keys::post_upload)
+        .endpoint(keys::post_query)
+        .endpoint(keys::post_claim)
+        .endpoint(keys::get_changes)
+        .endpoint(keys::post_device_signing)
+        .endpoint(keys::post_signatures)
+        .endpoint(room_keys::post_version)
+        .endpoint(room_keys::get_version)
+        .endpoint(room_keys::get_one_version)
+        .endpoint(room_keys::put_version)
+        .endpoint(room_keys::delete_version)
+        .endpoint(room_keys::put_keys)
+        .endpoint(room_keys::put_room)
+        .endpoint(room_keys::put_session)
+        .endpoint(room_keys::get_keys)
+        .endpoint(room_keys::get_room)
+        .endpoint(room_keys::get_session)
+        .endpoint(room_keys::delete_keys)
+        .endpoint(room_keys::delete_room)
+        .endpoint(room_keys::delete_session)
+        .endpoint(dehydrated_device::put)
+        .endpoint(dehydrated_device::get)
+        .endpoint(dehydrated_device::delete)
+        .endpoint(dehydrated_device::post_events)
+}
+
+fn account_data(endpoints: Endpoints) -> Endpoints {
+    /// MSC3391
+    const DELETE: &str = "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/account_data/{event_type}";
+    /// MSC3391
+    const DELETE_IN_ROOM: &str =
+        "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/rooms/{room_id}/account_data/{event_type}";
+    endpoints
+        .endpoint(user::filter::post)
+        .endpoint(user::filter::get)
+        .endpoint(user::account_data::put)
+        .endpoint(user::account_data::get)
+        .plain(DELETE, routing::delete(user::account_data::delete))
+        .endpoint(user::rooms::put_account_data)
+        .endpoint(user::rooms::get_account_data)
+        .plain(DELETE_IN_ROOM, routing::delete(user::rooms::delete_account_data))
+        .endpoint(user::rooms::get_tags)
+        .endpoint(user::rooms::put_tag)
+        .endpoint(user::rooms::delete_tag)
 }

@@ -12,7 +12,7 @@ use storage::members;
 
 use super::Incoming;
 use crate::{
-    Result,
+    Error, Result,
     presence::Seen,
     receipts::{Lane, RemoteReceipt},
 };
@@ -26,6 +26,13 @@ impl Incoming {
             Ok(Edu::Typing(typing)) => self.receive_typing(origin, &typing).await,
             Ok(Edu::Receipt(receipts)) => self.receive_receipts(origin, receipts).await,
             Ok(Edu::Presence(presence)) => self.receive_presence(origin, presence).await,
+            Ok(Edu::DirectToDevice(content)) => harmless(self.0.ephemeral.to_device.receive(origin, &content).await),
+            Ok(Edu::DeviceListUpdate(update)) => {
+                harmless(self.0.ephemeral.keys.receive_device_update(origin, &update).await)
+            }
+            Ok(Edu::SigningKeyUpdate(update)) => {
+                harmless(self.0.ephemeral.keys.receive_signing_key_update(origin, &update).await)
+            }
             Ok(_) => Ok(()),
             Err(problem) => {
                 tracing::debug!(%origin, %problem, "an ephemeral unit cannot be read");
@@ -105,5 +112,17 @@ impl Incoming {
             );
         }
         Ok(())
+    }
+}
+
+/// A unit that was refused must not hold up the transaction it came in; our own failures must, so that it comes again.
+fn harmless(outcome: Result<()>) -> Result<()> {
+    match outcome {
+        Err(error @ (Error::Storage(_) | Error::Stopping)) => Err(error),
+        Err(error) => {
+            tracing::debug!(%error, "an ephemeral unit is refused");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }

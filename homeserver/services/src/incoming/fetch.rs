@@ -132,8 +132,7 @@ impl Incoming {
     pub(super) async fn fetch_gap(&self, room: &Room, origin: &ServerName, event: &Pdu) -> Result<Vec<Arc<Pdu>>> {
         let now = self.0.timeline.now(room.nid).await?;
         let heads = now.heads.iter().map(|head| head.event.event_id.clone()).collect();
-        let mut request =
-            get_missing_events::v1::Request::new(room.id.clone(), heads, vec![event.event_id.clone()]);
+        let mut request = get_missing_events::v1::Request::new(room.id.clone(), heads, vec![event.event_id.clone()]);
         request.limit = UInt::from(GAP_LEN_MAX);
         let answer = self.0.federation.client().send(origin, request, Terms::BRIEF).await?;
         let count = answer.events.len().min(GAP_LEN_MAX as usize);

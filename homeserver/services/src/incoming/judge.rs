@@ -195,10 +195,7 @@ impl Incoming {
     }
 
     /// The other servers in a room, those with most users first.
-    pub(crate) async fn servers_of(
-        &self,
-        now: &crate::timeline::now::RoomNow,
-    ) -> Result<Vec<ruma::OwnedServerName>> {
+    pub(crate) async fn servers_of(&self, now: &crate::timeline::now::RoomNow) -> Result<Vec<ruma::OwnedServerName>> {
         let mut counted: Vec<(u32, i64)> = now.inhabitants.servers.iter().map(|(nid, count)| (*count, *nid)).collect();
         counted.sort_unstable_by(|a, b| b.cmp(a));
         let nids: Vec<i64> = counted.iter().map(|(_, nid)| *nid).collect();

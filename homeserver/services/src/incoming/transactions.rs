@@ -2,12 +2,7 @@
 
 use std::{collections::BTreeMap, sync::PoisonError, time::Duration};
 
-use room::{
-    Pdu,
-    auth::facts,
-    event::kind,
-    graph,
-};
+use room::{Pdu, auth::facts, event::kind, graph};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -17,9 +12,9 @@ use super::{How, Incoming, Room, Taken};
 use crate::{Error, Result, timeline::now::RoomNow};
 
 /// Events of one transaction.
-pub const PDUS_PER_TRANSACTION_MAX: usize = 50;
+const PDUS_PER_TRANSACTION_MAX: usize = 50;
 /// Ephemeral units of one transaction.
-pub const EDUS_PER_TRANSACTION_MAX: usize = 100;
+const EDUS_PER_TRANSACTION_MAX: usize = 100;
 /// Events one worker takes at a time.
 const BATCH_MAX: i64 = 50;
 /// Events of one server that may wait; beyond it the server itself waits.
@@ -110,11 +105,18 @@ impl Incoming {
         }
         let Ok(Place { room_id }) = serde_json::from_str(json.get()) else { return Ok(None) };
         let now = match self.0.timeline.room(&room_id).await {
-            Ok(now) => now,
-            Err(Error::NotFound(_)) => return Ok(None),
+            Ok(now) => Some(now),
+            Err(Error::NotFound(_)) => None,
             Err(error) => return Err(error),
         };
-        let event = match Pdu::from_remote(json.get().as_bytes(), now.rules) {
+        let rules = match &now {
+            Some(now) => now.rules,
+            None => match self.ended_by(&room_id, json.get()).await? {
+                Some((_, rules)) => rules,
+                None => return Ok(None),
+            },
+        };
+        let event = match Pdu::from_remote(json.get().as_bytes(), rules) {
             Ok(event) => event,
             Err(problem) => {
                 tracing::debug!(%origin, room = %room_id, %problem, "an event is not one");
@@ -122,7 +124,9 @@ impl Incoming {
             }
         };
         let event_id = event.event_id().to_owned();
-        if !self.is_admitted(&now, origin).await? {
+        if let Some(now) = now
+            && !self.is_admitted(&now, origin).await?
+        {
             return Ok(Some((event_id, Err("the room's access list does not let this server in".to_owned()))));
         }
         let waiting = Waiting {
