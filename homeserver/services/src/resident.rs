@@ -20,7 +20,7 @@ use room::{
     redact, versions,
     visibility::{At, server_may_see},
 };
-use ruma::{EventId, OwnedEventId, RoomId, ServerName, events::room::member::MembershipState};
+use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, ServerName, events::room::member::MembershipState};
 use storage::events::flags;
 
 pub(crate) use self::invited::shown_outside;
@@ -58,6 +58,18 @@ impl Resident {
     #[must_use]
     pub fn new(cx: Context, timeline: Timeline, incoming: Incoming) -> Self {
         Self { cx, timeline, incoming }
+    }
+
+    /// Our name, which answers carry.
+    #[must_use]
+    pub fn server_name(&self) -> &ServerName {
+        &self.cx.server_name
+    }
+
+    /// Now, which answers carry.
+    #[must_use]
+    pub fn now(&self) -> MilliSecondsSinceUnixEpoch {
+        self.cx.clock.now()
     }
 
     /// The room, if we take part and its access list lets `origin` in.
