@@ -7,7 +7,13 @@ pub mod call;
 pub mod client;
 pub mod error;
 pub mod federation;
+pub mod interactive;
 pub mod limits;
+pub mod media;
+pub mod page;
+pub mod restricted;
+pub mod synapse_admin;
+pub mod terms;
 
 use call::Endpoints;
 
@@ -16,5 +22,9 @@ use call::Endpoints;
 pub fn endpoints() -> Endpoints {
     let endpoints = Endpoints::default();
     let endpoints = client::endpoints(endpoints);
-    federation::endpoints(endpoints)
+    let endpoints = media::endpoints(endpoints);
+    let endpoints = federation::endpoints(endpoints);
+    endpoints
+        .plain(synapse_admin::PATH, axum::routing::get(synapse_admin::get).post(synapse_admin::post))
+        .plain(terms::PATH, axum::routing::get(terms::get))
 }

@@ -20,7 +20,10 @@ use ruma::{
     serde::Raw,
 };
 use serde_json::Value;
-use storage::{Span, Tx, device_changes, device_changes::NewChange, device_keys, numbers::Family, one_time_keys};
+use storage::{
+    Span, Tx, cross_signing as cross_signing_keys, dehydrated_devices, device_changes, device_changes::NewChange,
+    device_keys, locks, numbers::Family, one_time_keys,
+};
 
 use crate::{Context, Result, notify::Change};
 
@@ -174,10 +177,38 @@ impl Keys {
     ///
     /// # Errors
     /// The database's.
-    pub async fn forget_devices(&self, user_nid: i64, devices: &[&str]) -> Result<()> {
+    pub async fn forget_devices(&self, user_nid: i64, devices: &[String]) -> Result<()> {
         let nids = self.change_numbers(devices.len()).await?;
         let mut tx = self.cx.store.begin().await?;
         forget_devices_within(&mut tx, user_nid, devices, nids).await?;
+        self.publish(tx.commit().await?, user_nid);
+        Ok(())
+    }
+
+    /// Forget all keys of a user whose account ended, those of their devices included.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn forget_user(&self, user_nid: i64) -> Result<()> {
+        let mut tx = self.cx.store.read().await?;
+        let mut devices: Vec<String> =
+            device_keys::of_users(&mut tx, &[user_nid]).await?.into_iter().map(|keys| keys.device_id).collect();
+        devices.extend(dehydrated_devices::of_user(&mut tx, user_nid).await?.map(|(device_id, _)| device_id));
+        let own = cross_signing_keys::of_users(&mut tx, &[user_nid]).await?;
+        drop(tx);
+        let nids = self.change_numbers(devices.len() + 1).await?;
+        let mut tx = self.cx.store.begin().await?;
+        locks::user(&mut tx, user_nid).await?;
+        dehydrated_devices::remove(&mut tx, user_nid).await?;
+        if !own.is_empty() {
+            let change = NewChange { nid: nids.end - 1, user_nid, device_id: "", viewer_nid: 0 };
+            device_changes::put(&mut tx, &[change]).await?;
+        }
+        for key in own {
+            cross_signing_keys::forget_target(&mut tx, user_nid, &key.public_key).await?;
+            cross_signing_keys::remove(&mut tx, user_nid, &key.usage).await?;
+        }
+        forget_devices_within(&mut tx, user_nid, &devices, nids.start..nids.end - 1).await?;
         self.publish(tx.commit().await?, user_nid);
         Ok(())
     }
@@ -232,8 +263,8 @@ impl Keys {
         i64::try_from(self.cx.clock.now_ms() / DAY_MS).unwrap_or(i64::MAX)
     }
 
-    /// Tell that a user's devices or keys changed.
-    fn publish(&self, span: Span, user_nid: i64) {
+    /// Tell what a commit changed of a user's devices or keys.
+    pub fn publish(&self, span: Span, user_nid: i64) {
         self.cx.notify.publish(Change { device_users: vec![user_nid], ..Change::at(span) });
     }
 }
@@ -246,7 +277,7 @@ impl Keys {
 pub async fn forget_devices_within(
     tx: &mut Tx,
     user_nid: i64,
-    devices: &[&str],
+    devices: &[String],
     nids: std::ops::Range<i64>,
 ) -> Result<()> {
     let had_keys = device_keys::forget(tx, user_nid, devices).await?;

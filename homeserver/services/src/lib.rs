@@ -11,21 +11,26 @@ pub mod account_data;
 pub mod accounts;
 pub mod clock;
 pub mod context;
+pub mod devices;
 pub mod error;
 pub mod federation;
 pub mod filters;
 pub mod joined;
 pub mod key_backup;
 pub mod keys;
+pub mod limits;
 pub mod media;
 pub mod notify;
 pub mod presence;
+pub mod profiles;
 pub mod push;
 pub mod push_rules;
 pub mod receipts;
+pub mod sync;
 pub mod timeline;
 pub mod to_device;
 pub mod typing;
+pub mod valkey;
 pub mod view;
 
 pub use context::Context;
@@ -40,8 +45,14 @@ pub struct Services(Arc<All>);
 /// The services.
 #[derive(Debug)]
 pub struct All {
+    /// Rates.
+    pub limits: limits::Limits,
     /// Accounts and access tokens.
     pub accounts: accounts::Accounts,
+    /// Devices.
+    pub devices: devices::Devices,
+    /// Profiles.
+    pub profiles: profiles::Profiles,
     /// Account data and tags.
     pub account_data: account_data::AccountData,
     /// Filters of sync.
@@ -52,6 +63,8 @@ pub struct All {
     pub key_backup: key_backup::KeyBackup,
     /// Messages between devices.
     pub to_device: to_device::ToDevice,
+    /// Files.
+    pub media: media::Media,
     /// Who is there.
     pub presence: presence::Presence,
     /// Whom events are pushed to.
@@ -68,6 +81,25 @@ pub struct All {
     pub timeline: timeline::Timeline,
     /// Events as readers see them.
     pub view: view::View,
+    /// What happened since a client last asked.
+    pub sync: sync::Sync,
+}
+
+/// The settings of every service.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Where instances share rates and refresh tokens; a single instance needs none.
+    pub valkey_url: Option<String>,
+    /// Rates.
+    pub limits: limits::Settings,
+    /// Accounts.
+    pub accounts: accounts::Settings,
+    /// Public keys of devices and users.
+    pub keys: keys::Settings,
+    /// Files.
+    pub media: media::Settings,
+    /// Who is there.
+    pub presence: presence::Settings,
 }
 
 impl Services {
@@ -75,36 +107,59 @@ impl Services {
     ///
     /// # Errors
     /// What a service's start may meet.
-    pub async fn start(cx: Context) -> Result<Self> {
-        let accounts = accounts::Accounts::new(cx.clone());
+    pub async fn start(cx: Context, settings: Settings) -> Result<Self> {
+        let valkey = match &settings.valkey_url {
+            Some(url) => Some(valkey::Valkey::connect(url, cx.server_name.as_str()).await?),
+            None => None,
+        };
+        let limits = limits::Limits::new(cx.clone(), settings.limits, valkey.clone());
+        let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
+        let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(keys::remote::Alone));
+        let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone(), keys.clone());
+        let profiles = profiles::Profiles::new(cx.clone());
         let account_data = account_data::AccountData::new(cx.clone());
         let filters = filters::Filters::new(cx.clone());
-        let keys = keys::Keys::new(cx.clone(), keys::Settings::default(), Arc::new(keys::remote::Alone));
         let key_backup = key_backup::KeyBackup::new(cx.clone());
         let to_device = to_device::ToDevice::new(cx.clone(), Arc::new(to_device::Alone));
-        let presence = presence::Presence::new(cx.clone(), presence::Settings::default());
+        let media = media::Media::start(cx.clone(), settings.media, Arc::new(media::remote::Alone)).await?;
+        let presence = presence::Presence::new(cx.clone(), settings.presence);
         let push_rules = push_rules::Rules::new(cx.clone());
         let receipts = receipts::Receipts::new(cx.clone());
         let typing = typing::Typing::new(cx.clone());
         let federation = federation::Federation::new(cx.clone());
         let timeline = timeline::Timeline::start(cx.clone(), push_rules.clone());
         let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
-        let view = view::View::new(cx, timeline.clone());
+        let view = view::View::new(cx.clone(), timeline.clone());
+        let sources = sync::Sources {
+            timeline: timeline.clone(),
+            view: view.clone(),
+            receipts: receipts.clone(),
+            typing: typing.clone(),
+            presence: presence.clone(),
+            keys: keys.clone(),
+            to_device: to_device.clone(),
+        };
+        let sync = sync::Sync::start(cx, sources);
         Ok(Self(Arc::new(All {
+            limits,
             accounts,
+            devices,
+            profiles,
             account_data,
             filters,
             keys,
             key_backup,
             to_device,
+            media,
             presence,
+            push,
             push_rules,
             receipts,
             typing,
             federation,
             timeline,
-            push,
             view,
+            sync,
         })))
     }
 }

@@ -197,6 +197,12 @@ impl Media {
         })
     }
 
+    /// Our own name, which our URIs begin with.
+    #[must_use]
+    pub fn server_name(&self) -> &ServerName {
+        &self.cx.server_name
+    }
+
     /// The largest upload, in bytes.
     #[must_use]
     pub fn upload_bytes_max(&self) -> u64 {

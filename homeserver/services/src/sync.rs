@@ -217,7 +217,8 @@ impl Sync {
             let until = self.cx.notify.stable().max(entry.pos());
             let typing = self.from.typing.serial();
             let must_answer = since.is_none() || request.full_state;
-            let is_quiet = since.is_some_and(|s| entry.is_quiet_since(s.pos) && s.typing >= typing.min(s.typing.max(typing)));
+            let is_quiet =
+                since.is_some_and(|s| entry.is_quiet_since(s.pos) && s.typing >= typing.min(s.typing.max(typing)));
             let is_over = tokio::time::Instant::now() >= deadline;
             if must_answer || !is_quiet || is_over {
                 let response = self.answer(request, &entry, since, until).await?;
@@ -234,11 +235,16 @@ impl Sync {
         }
     }
 
-    async fn answer(&self, request: &Request, entry: &Arc<Entry>, since: Option<Token>, until: i64) -> Result<Response> {
+    async fn answer(
+        &self,
+        request: &Request,
+        entry: &Arc<Entry>,
+        since: Option<Token>,
+        until: i64,
+    ) -> Result<Response> {
         let device = request.user.device_id.as_ref().map_or("", |id| id.as_str());
         let mut token = Token { pos: until, ..Token::default() };
-        let answer =
-            Answer { sync: self, request, entry, since: since.map_or(0, |s| s.pos), until, device };
+        let answer = Answer { sync: self, request, entry, since: since.map_or(0, |s| s.pos), until, device };
         let mut response = Response::default();
         if since.is_none() {
             entry.forget_members(device);

@@ -42,6 +42,7 @@ use services::{
 use super::{
     error::{ApiError, missing_token},
     limits::{BODY_BYTES_MAX, FEDERATION_BODY_BYTES_MAX},
+    restricted,
 };
 
 /// What a handler returns.
@@ -62,6 +63,19 @@ pub struct Call<R: Called> {
     pub body: Bytes,
     /// The query string, for parameters ruma does not know.
     pub query: Option<String>,
+}
+
+/// A request whose body the handler reads itself, as it comes (uploads), or whose headers matter (ranges of downloads).
+#[derive(Debug)]
+pub struct Streamed<R: Called> {
+    /// The request; a body that ruma would hold is empty in it.
+    pub request: R,
+    /// Who sent it.
+    pub caller: R::Caller,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
 }
 
 /// A server that proved its name by its signature.
@@ -144,8 +158,14 @@ impl Identify for AppserviceToken {
 
 impl Identify for AppserviceTokenOptional {
     type Caller = Option<User>;
+    /// A token that is not an application service's means nothing here: clients send their old one when they log in again.
     async fn identify(services: &Services, head: &Head, _: &Bytes) -> Result<Option<User>, ApiError> {
-        user(services, &head.parts).await
+        let token = token(&head.parts.headers, head.parts.uri.query());
+        match token.filter(|token| services.accounts.tokens.appservices().by_token(token).is_some()) {
+            // Whom it logs in or registers stands in the body.
+            Some(token) => Ok(Some(services.accounts.authenticate(&token, &Masquerade::default()).await?)),
+            None => Ok(None),
+        }
     }
 }
 
@@ -172,7 +192,11 @@ pub async fn user(services: &Services, parts: &Parts) -> Result<Option<User>, Ap
         device_id: query_value(parts.uri.query(), "device_id")
             .or_else(|| query_value(parts.uri.query(), "org.matrix.msc3202.device_id")),
     };
-    Ok(Some(services.accounts.authenticate(&token, &masquerade).await?))
+    let user = services.accounts.authenticate(&token, &masquerade).await?;
+    restricted::check(&user, &parts.method, parts.uri.path())?;
+    let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    services.devices.seen(&user, address(parts), agent);
+    Ok(Some(user))
 }
 
 /// The access token of a request: header first, then the query older clients use.
@@ -267,6 +291,31 @@ impl Endpoints {
         self
     }
 
+    /// Serve `R` by a handler that also reads the body itself. `name` is the handler's path.
+    #[must_use]
+    pub fn streamed<R, F, Fut>(mut self, handler: F, name: &'static str) -> Self
+    where
+        R: IncomingRequest + Called + Send + 'static,
+        R::Authentication: Identify<Caller = R::Caller>,
+        F: Fn(Services, Streamed<R>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Reply<Response>> + Send + 'static,
+    {
+        let method = MethodFilter::try_from(R::METHOD).expect("ruma uses methods that axum routes");
+        for path in R::PATH_BUILDER.all_paths() {
+            let handler = handler.clone();
+            let service = move |State(services): State<Services>, request: Request| async move {
+                let call = match decode_head::<R>(&services, request).await {
+                    Ok(call) => call,
+                    Err(error) => return error.into_response(),
+                };
+                handler(services, call).await.unwrap_or_else(IntoResponse::into_response)
+            };
+            self.served.push((R::METHOD.to_string(), path, name));
+            self.router = self.router.route(path, on(method, service));
+        }
+        self
+    }
+
     /// Serve a path of our own, or one ruma does not describe.
     #[must_use]
     pub fn plain(mut self, path: &str, route: axum::routing::MethodRouter<Services>) -> Self {
@@ -310,4 +359,23 @@ where
     let request =
         R::try_from_http_request(request, &arguments).map_err(|error| ApiError::bad_request(&error, content))?;
     Ok(Call { request, caller, address, user_agent, body, query })
+}
+
+async fn decode_head<R>(services: &Services, request: Request) -> Result<Streamed<R>, ApiError>
+where
+    R: IncomingRequest + Called,
+    R::Authentication: Identify<Caller = R::Caller>,
+{
+    let (mut parts, body) = request.into_parts();
+    let Path(arguments) = Path::<Vec<String>>::from_request_parts(&mut parts, services)
+        .await
+        .map_err(|error| ApiError::invalid_param(error.to_string()))?;
+    let head = Head { parts };
+    let caller = R::Authentication::identify(services, &head, &Bytes::new()).await?;
+    let headers = head.parts.headers.clone();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let request = axum::http::Request::from_parts(head.parts, b"".as_slice());
+    let request =
+        R::try_from_http_request(request, &arguments).map_err(|error| ApiError::bad_request(&error, b"{}"))?;
+    Ok(Streamed { request, caller, headers, body })
 }

@@ -1,14 +1,27 @@
 //! `/_matrix/client/…`: the Client-Server API.
 
+pub mod account;
+pub mod admin;
+pub mod auth;
+pub mod capabilities;
 pub mod dehydrated_device;
+pub mod delete_devices;
+pub mod devices;
 pub mod keys;
-pub mod notifications;
+pub mod login;
+pub mod logout;
+pub mod media;
 pub mod presence;
+pub mod profile;
+pub mod refresh;
+pub mod register;
+pub mod room_keys;
+pub mod notifications;
 pub mod pushers;
 pub mod pushrules;
-pub mod room_keys;
 pub mod rooms;
 pub mod send_to_device;
+pub mod sync;
 pub mod user;
 
 use axum::routing;
@@ -16,28 +29,75 @@ use axum::routing;
 use super::call::Endpoints;
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
+    let endpoints = rooms::endpoints(endpoints);
+    let endpoints = sync_and_presence(endpoints);
+    let endpoints = accounts(endpoints);
     let endpoints = encryption(endpoints);
     let endpoints = account_data(endpoints);
-    let endpoints = notifying(endpoints);
-    rooms::endpoints(endpoints)
+    let endpoints = media::endpoints(endpoints);
+    push(endpoints)
 }
 
-fn notifying(endpoints: Endpoints) -> Endpoints {
+fn accounts(endpoints: Endpoints) -> Endpoints {
     endpoints
+        .endpoint(login::get)
+        .endpoint(login::post)
+        .endpoint(login::post_get_token)
+        .endpoint(refresh::post)
+        .endpoint(logout::post)
+        .endpoint(logout::post_all)
+        .endpoint(register::post)
+        .endpoint(register::get_available)
+        .endpoint(register::get_token_validity)
+        .endpoint(register::post_email_token)
+        .endpoint(register::post_msisdn_token)
+        .raw::<ruma::api::client::uiaa::get_uiaa_fallback_page::v3::Request, _, _>(
+            auth::get,
+            "homeserver::routes::client::auth::get",
+        )
+        .plain("/_matrix/client/v3/auth/{auth_type}/fallback/web", axum::routing::post(auth::post))
+        .plain("/_matrix/client/r0/auth/{auth_type}/fallback/web", axum::routing::post(auth::post))
+        .endpoint(account::post_password)
+        .endpoint(account::post_password_email_token)
+        .endpoint(account::post_password_msisdn_token)
+        .endpoint(account::post_deactivate)
+        .endpoint(account::get_whoami)
+        .endpoint(account::get_3pid)
+        .endpoint(account::post_3pid_add)
+        .endpoint(account::post_3pid_bind)
+        .endpoint(account::post_3pid_delete)
+        .endpoint(account::post_3pid_unbind)
+        .endpoint(account::post_3pid_email_token)
+        .endpoint(account::post_3pid_msisdn_token)
+        .raw::<ruma::api::client::discovery::get_capabilities::v3::Request, _, _>(
+            capabilities::get,
+            "homeserver::routes::client::capabilities::get",
+        )
+        .endpoint(profile::get)
+        .raw::<ruma::api::client::profile::get_profile_field::v3::Request, _, _>(
+            profile::get_field,
+            "homeserver::routes::client::profile::get_field",
+        )
+        .endpoint(profile::put_field)
+        .endpoint(profile::delete_field)
+        .endpoint(devices::get)
+        .endpoint(devices::get_one)
+        .endpoint(devices::put)
+        .endpoint(devices::delete)
+        .endpoint(delete_devices::post)
+        .endpoint(user::openid::post)
+        .endpoint(admin::get_whois)
+        .endpoint(admin::get_lock)
+        .endpoint(admin::put_lock)
+        .endpoint(admin::get_suspend)
+        .endpoint(admin::put_suspend)
+}
+
+fn sync_and_presence(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .raw::<ruma::api::client::sync::sync_events::v3::Request, _, _>(sync::get, "routes::client::sync::get")
         .endpoint(presence::put)
         .endpoint(presence::get)
-        .endpoint(pushers::get)
-        .endpoint(pushers::post_set)
-        .endpoint(notifications::get)
-        .endpoint(pushrules::get)
-        .endpoint(pushrules::get_global)
-        .endpoint(pushrules::get_rule)
-        .endpoint(pushrules::delete)
-        .endpoint(pushrules::put)
-        .endpoint(pushrules::get_actions)
-        .endpoint(pushrules::put_actions)
-        .endpoint(pushrules::get_enabled)
-        .endpoint(pushrules::put_enabled)
 }
 
 fn encryption(endpoints: Endpoints) -> Endpoints {
@@ -47,6 +107,7 @@ fn encryption(endpoints: Endpoints) -> Endpoints {
         .endpoint(keys::post_query)
         .endpoint(keys::post_claim)
         .endpoint(keys::get_changes)
+        .endpoint(keys::post_device_signing)
         .endpoint(keys::post_signatures)
         .endpoint(room_keys::post_version)
         .endpoint(room_keys::get_version)
@@ -86,4 +147,20 @@ fn account_data(endpoints: Endpoints) -> Endpoints {
         .endpoint(user::rooms::get_tags)
         .endpoint(user::rooms::put_tag)
         .endpoint(user::rooms::delete_tag)
+}
+
+fn push(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .endpoint(pushers::get)
+        .endpoint(pushers::post_set)
+        .endpoint(notifications::get)
+        .endpoint(pushrules::get)
+        .endpoint(pushrules::get_global)
+        .endpoint(pushrules::get_rule)
+        .endpoint(pushrules::delete)
+        .endpoint(pushrules::put)
+        .endpoint(pushrules::get_actions)
+        .endpoint(pushrules::put_actions)
+        .endpoint(pushrules::get_enabled)
+        .endpoint(pushrules::put_enabled)
 }

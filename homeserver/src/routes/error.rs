@@ -85,12 +85,26 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", "Internal server error")
     }
 
+    /// A stage, login or identifier we do not know: `M_UNKNOWN`, 400, as the specification has it for logins.
+    #[must_use]
+    pub fn unknown_kind(words: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", words)
+    }
+
+    /// A body of our own endpoints that could not be read.
+    #[must_use]
+    pub fn bad_json(error: &serde_json::Error) -> Self {
+        let code = if error.is_data() { "M_BAD_JSON" } else { "M_NOT_JSON" };
+        Self::new(StatusCode::BAD_REQUEST, code, error.to_string())
+    }
+
     /// A request that ruma could not read: `M_NOT_JSON` when the body is no JSON, `M_BAD_JSON` when it has the wrong shape,
     /// `M_INVALID_PARAM` when the fault is in path or query, `M_MISSING_PARAM` when something is missing.
     #[must_use]
     pub fn bad_request(error: &FromHttpRequestError, body: &[u8]) -> Self {
         let words = error.to_string();
-        if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
+        // Skipping over a text does not look at its bytes.
+        if std::str::from_utf8(body).is_err() || serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
             return Self::new(StatusCode::BAD_REQUEST, "M_NOT_JSON", "the body is not JSON");
         }
         let is_in_body =
@@ -124,7 +138,11 @@ impl From<Error> for ApiError {
             Error::Specific(code, _) => {
                 let (status, name) = code_name(code);
                 let error = Self::new(status, name, words.clone());
-                if code == Code::WrongRoomKeysVersion { error.and("current_version", words) } else { error }
+                match code {
+                    Code::WrongRoomKeysVersion => error.and("current_version", words),
+                    Code::UserLocked => error.and("soft_logout", true),
+                    _ => error,
+                }
             }
             Error::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", words),
             Error::Limited { retry_after } => {

@@ -119,7 +119,7 @@ pub async fn remove_all(tx: &mut Tx, user_nid: i64) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// The driver's.
-pub async fn forget(tx: &mut Tx, user_nid: i64, devices: &[&str]) -> Result<Vec<String>> {
+pub async fn forget(tx: &mut Tx, user_nid: i64, devices: &[String]) -> Result<Vec<String>> {
     let list = json_list(devices);
     let had_keys: Vec<(String,)> = fetch_all!(tx, REMOVE, user_nid, list.as_str())?;
     execute!(tx, REMOVE_ONE_TIME, user_nid, list.as_str())?;

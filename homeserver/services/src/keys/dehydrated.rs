@@ -66,7 +66,7 @@ impl Keys {
             return Err(Error::InvalidParam("a device of this name is logged in".into()));
         }
         if let Some(last) = last {
-            super::forget_devices_within(&mut tx, user.nid, &[&last], nids).await?;
+            super::forget_devices_within(&mut tx, user.nid, &[last], nids).await?;
         }
         dehydrated_devices::put(&mut tx, user.nid, device.device_id.as_str(), device.device_data.get()).await?;
         store(&mut tx, user.nid, device.device_id.as_str(), &checked, numbers).await?;
@@ -96,7 +96,7 @@ impl Keys {
         let found = dehydrated_devices::of_user(&mut tx, user.nid).await?;
         let (device_id, _) = found.ok_or(Error::NotFound("a dehydrated device"))?;
         dehydrated_devices::remove(&mut tx, user.nid).await?;
-        super::forget_devices_within(&mut tx, user.nid, &[&device_id], nids).await?;
+        super::forget_devices_within(&mut tx, user.nid, std::slice::from_ref(&device_id), nids).await?;
         self.publish(tx.commit().await?, user.nid);
         Ok(device_id.into())
     }

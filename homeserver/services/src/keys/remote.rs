@@ -308,7 +308,7 @@ async fn apply(tx: &mut Tx, user_nid: i64, known: Option<i64>, update: &DeviceLi
         return Ok(false);
     }
     if update.deleted == Some(true) {
-        device_keys::forget(tx, user_nid, &[update.device_id.as_str()]).await?;
+        device_keys::forget(tx, user_nid, &[update.device_id.to_string()]).await?;
     } else if let Some(keys) = &update.keys {
         let display_name = update.device_display_name.clone();
         let device = ListedDevice { device_id: update.device_id.clone(), keys: keys.clone(), display_name };

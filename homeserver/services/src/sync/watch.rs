@@ -107,13 +107,17 @@ pub struct Watch {
     cx: Context,
     timeline: Timeline,
     entries: Arc<Mutex<HashMap<i64, Arc<Entry>>>>,
+    /// For each room the last position at which a receipt changed; a room that is not in it has none since `from`.
+    receipts: Arc<Mutex<HashMap<i64, i64>>>,
+    from: i64,
 }
 
 impl Watch {
     /// Listen to the news.
     #[must_use]
     pub fn start(cx: Context, timeline: Timeline) -> Self {
-        let watch = Self { cx, timeline, entries: Arc::default() };
+        let from = cx.notify.stable();
+        let watch = Self { cx, timeline, entries: Arc::default(), receipts: Arc::default(), from };
         let listener = watch.clone();
         watch.cx.notify.on_change(move |change| listener.hear(change));
         let listener = watch.clone();
@@ -175,7 +179,17 @@ impl Watch {
         Ok(rooms)
     }
 
+    /// Whether any of these rooms may have new receipts after `since`.
+    #[must_use]
+    pub fn receipts_changed(&self, rooms: &[i64], since: i64) -> bool {
+        let positions = self.receipts.lock().unwrap_or_else(PoisonError::into_inner);
+        since < self.from || rooms.iter().any(|nid| positions.get(nid).is_some_and(|pos| *pos > since))
+    }
+
     fn hear(&self, change: &Change) {
+        for room_nid in &change.receipt_rooms {
+            self.receipts.lock().unwrap_or_else(PoisonError::into_inner).insert(*room_nid, change.last);
+        }
         for user_nid in &change.users {
             if let Some(entry) = self.lock().get(user_nid).cloned() {
                 entry.own_pos.fetch_max(change.last, Ordering::AcqRel);

@@ -6,18 +6,23 @@ use ruma::{
     UInt,
     api::client::keys::{
         claim_keys::v3 as claim, get_key_changes::v3 as changes, get_keys::v3 as query, upload_keys::v3 as upload,
-        upload_signatures::v3 as signatures,
+        upload_signatures::v3 as signatures, upload_signing_keys::v3 as device_signing,
     },
 };
 use serde_json::json;
 use services::{
     Services,
-    keys::{signatures::SignedKeys, upload::Upload},
+    keys::{
+        cross_signing::{Identity, Published},
+        signatures::SignedKeys,
+        upload::Upload,
+    },
 };
 
 use crate::routes::{
     call::{Call, Reply},
     error::ApiError,
+    interactive::{Interactive, prove},
 };
 
 /// `POST …/upload`: a device publishes its keys.
@@ -60,6 +65,25 @@ fn position(token: &str) -> Result<i64, ApiError> {
     let digits = token.trim_start_matches(|c: char| c.is_ascii_alphabetic());
     let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
     digits[..end].parse().map_err(|_| ApiError::invalid_param("this is no token of a sync"))
+}
+
+/// `POST …/device_signing/upload`: a user publishes their cross-signing keys. To replace them takes a proof of identity.
+pub async fn post_device_signing(
+    services: Services,
+    call: Call<Interactive<device_signing::Request>>,
+) -> Reply<device_signing::Response> {
+    let Interactive { request, auth } = call.request;
+    let identity = Identity {
+        master: request.master_key,
+        self_signing: request.self_signing_key,
+        user_signing: request.user_signing_key,
+    };
+    let is_exempt = call.caller.appservice.is_some();
+    if services.keys.publish_identity(&call.caller, &identity, is_exempt).await? == Published::ProofNeeded {
+        prove(&services, &call.caller, "replace cross-signing keys", auth.as_ref()).await?;
+        services.keys.publish_identity(&call.caller, &identity, true).await?;
+    }
+    Ok(device_signing::Response::new())
 }
 
 /// `POST …/signatures/upload`: a user adds signatures to keys.

@@ -2,4 +2,5 @@
 
 pub mod account_data;
 pub mod filter;
+pub mod openid;
 pub mod rooms;
