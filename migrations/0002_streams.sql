@@ -45,6 +45,7 @@ CREATE INDEX device_changes_by_user ON device_changes (user_nid);
 CREATE TABLE invitations (
     user_nid   BIGINT NOT NULL,
     room_nid   BIGINT NOT NULL,
+    room_id    TEXT NOT NULL,
     membership TEXT NOT NULL,
     sender     TEXT NOT NULL,
     event      TEXT NOT NULL,

@@ -247,3 +247,41 @@ fn rubbish_from_strangers_does_no_harm() {
     assert_eq!(stage.offer("alice", "m=audio\n".repeat(100)), Err(OfferFault::TooLarge));
     assert_ne!(alice.local(), stranger.local_addr().unwrap());
 }
+
+/// Knowing a user fragment is not enough: without the password an address proves nothing.
+#[test]
+fn a_forged_request_neither_proves_an_address_nor_counts_as_a_sign_of_life() {
+    let stage = Stage::new();
+    stage.sfu.admit(&id("alice"), &stage.room, OPEN);
+    let (mut alice, offer) = Talker::new(1);
+    let answer = stage.offer("alice", offer).unwrap().sdp;
+    let ufrag = answer.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")).unwrap();
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = stage.sfu.ports().next().unwrap();
+
+    stranger.send_to(&binding_request(&format!("{ufrag}:guess")), ("127.0.0.1", port)).unwrap();
+    // The shard takes commands before datagrams, so the second answer comes after the datagram was looked at.
+    for _ in 0..2 {
+        stage.runtime.block_on(stage.sfu.stats(&id("alice"))).unwrap();
+    }
+
+    assert_eq!(stage.sfu.last_packet(&id("alice")), None);
+    alice.accept(&answer);
+    until(&mut [&mut alice], |talkers| talkers[0].connected);
+    assert!(stage.sfu.last_packet(&id("alice")).is_some());
+}
+
+/// A STUN binding request with a user name, a priority and nothing that proves knowledge of the password.
+fn binding_request(username: &str) -> Vec<u8> {
+    let mut attributes = vec![0x00, 0x06];
+    attributes.extend(u16::try_from(username.len()).unwrap().to_be_bytes());
+    attributes.extend(username.bytes());
+    attributes.resize(attributes.len().next_multiple_of(4), 0);
+    attributes.extend([0x00, 0x24, 0, 4, 0x6e, 0, 1, 0xff]);
+    let mut request = vec![0x00, 0x01];
+    request.extend(u16::try_from(attributes.len()).unwrap().to_be_bytes());
+    request.extend([0x21, 0x12, 0xa4, 0x42]);
+    request.extend([9; 12]);
+    request.extend(attributes);
+    request
+}

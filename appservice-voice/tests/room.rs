@@ -473,6 +473,7 @@ proptest! {
                 let rule = rules[&id(&participant.participant_id)];
                 prop_assert_eq!(rule.may_send, !participant.muted && !participant.server_muted);
                 prop_assert_eq!(rule.may_hear, !participant.deafened);
+                prop_assert!(rule.may_send || !participant.speaking);
                 let who = NAMES.iter().position(|name| user(name) == participant.user_id).unwrap();
                 prop_assert!(joined_members[who]);
             }

@@ -113,13 +113,16 @@ pub fn start(rules: &'static Rules, states: &[State], graph: &AuthGraph) -> Resu
     for chain in &chains {
         full.unite(chain);
     }
+    // Events are ordered along the history of the power levels even where these are agreed on.
+    let mut read = graph.power_levels_among(events_of(&unconflicted))?;
+    read.unite(&full);
     Ok(Start::Forked(Box::new(Resolution {
         rules,
         unconflicted,
         forks,
         chains: chains.iter().map(|chain| graph.numbers_of(chain).collect()).collect(),
         subgraph,
-        needed: graph.numbers_of(&graph.needed_for(&full)).collect(),
+        needed: graph.numbers_of(&graph.needed_for(&read)).collect(),
         events: HashMap::new(),
         by_id: HashMap::new(),
         keys: BTreeMap::new(),

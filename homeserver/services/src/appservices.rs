@@ -37,11 +37,7 @@ use self::{
 };
 use crate::{
     Context, Error, Result,
-    accounts::{
-        Accounts,
-        registration::NewAccount,
-        uia::Proof,
-    },
+    accounts::{Accounts, registration::NewAccount, uia::Proof},
     error::Code,
     outgoing,
     timeline::Timeline,
@@ -212,13 +208,15 @@ impl Appservices {
         let mut merged: Option<Value> = None;
         for registration in self.0.registry.joining(name) {
             let path = |version: &str| format!("/_matrix/app/{version}/thirdparty/protocol/{}", part(name));
-            let Some(found) = self.get(registration, path("v1"), path("unstable")).await.filter(Value::is_object) else {
+            let Some(found) = self.get(registration, path("v1"), path("unstable")).await.filter(Value::is_object)
+            else {
                 continue;
             };
             match &mut merged {
                 None => merged = Some(found),
                 Some(first) => {
-                    if let (Some(all), Some(more)) = (first["instances"].as_array_mut(), found["instances"].as_array()) {
+                    if let (Some(all), Some(more)) = (first["instances"].as_array_mut(), found["instances"].as_array())
+                    {
                         all.extend(more.iter().cloned());
                     }
                 }

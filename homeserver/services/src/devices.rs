@@ -1,7 +1,8 @@
 //! Devices of this server's own users: their names, when they were last seen, their end.
 //!
 //! When a device was last seen is kept in memory and written in batches, at most once a minute for each device, so that
-//! asking a question costs no write. Keys and to-device messages belong to other services.
+//! asking a question costs no write. Keys and to-device messages belong to
+//! other services, and end with their device.
 
 use std::{
     collections::HashMap,
@@ -21,6 +22,9 @@ use crate::{
         User,
         tokens::{Tokens, check_device, shortened},
     },
+    keys::{self, Keys},
+    notify::Whisper,
+    push::FORGET_PUSHERS,
 };
 
 /// How often what was seen is written, and how often for one device.
@@ -37,6 +41,7 @@ pub struct Devices(Arc<Inner>);
 struct Inner {
     cx: Context,
     tokens: Tokens,
+    keys: Keys,
     seen: Mutex<HashMap<(i64, OwnedDeviceId), Seen>>,
 }
 
@@ -58,8 +63,8 @@ impl fmt::Debug for Devices {
 impl Devices {
     /// On `cx`.
     #[must_use]
-    pub fn start(cx: Context, tokens: Tokens) -> Self {
-        let devices = Self(Arc::new(Inner { cx, tokens, seen: Mutex::default() }));
+    pub fn start(cx: Context, tokens: Tokens, keys: Keys) -> Self {
+        let devices = Self(Arc::new(Inner { cx, tokens, keys, seen: Mutex::default() }));
         let weak = Arc::downgrade(&devices.0);
         tokio::spawn(async move {
             loop {
@@ -175,7 +180,10 @@ impl Devices {
         let mut tx = self.0.cx.store.begin().await?;
         let is_there = rows::rename(&mut tx, user_nid, device_id.as_str(), Some(display_name)).await?;
         tx.commit().await?;
-        if is_there { Ok(()) } else { Err(Error::NotFound("device")) }
+        if !is_there {
+            return Err(Error::NotFound("device"));
+        }
+        self.0.keys.device_renamed(user_nid, device_id.as_str()).await
     }
 
     /// End devices: they and their tokens go. Unknown ones are passed over. Returns those that were there.
@@ -210,10 +218,17 @@ impl Devices {
         if device_ids.is_empty() {
             return Ok(Vec::new());
         }
+        let nids = self.0.keys.change_numbers(device_ids.len()).await?;
         let mut tx = self.0.cx.store.begin().await?;
         let deleted = rows::delete(&mut tx, user_nid, device_ids).await?;
+        keys::forget_devices_within(&mut tx, user_nid, &deleted, nids).await?;
         let ended = token_rows::delete_of_devices(&mut tx, user_nid, device_ids).await?;
-        tx.commit().await?;
+        let gone: Vec<&str> = deleted.iter().map(String::as_str).collect();
+        let pushers = storage::pushers::remove_of_devices(&mut tx, user_nid, &gone).await?;
+        self.0.keys.publish(tx.commit().await?, user_nid);
+        if pushers > 0 {
+            self.0.cx.notify.whisper(&Whisper::Forget(FORGET_PUSHERS.to_owned(), String::new()));
+        }
         self.0.forget(user_nid, &deleted);
         self.0.tokens.ended_with_devices(user_nid, device_ids, ended).await?;
         Ok(deleted)

@@ -111,6 +111,8 @@ pub enum Code {
     DuplicateAnnotation,
     /// `M_NOT_YET_UPLOADED`
     NotYetUploaded,
+    /// `M_UNKNOWN`, 400: there is no picture to make a thumbnail of.
+    CannotThumbnail,
     /// `M_CANNOT_OVERWRITE_MEDIA`
     CannotOverwriteMedia,
     /// `M_KEY_TOO_LARGE`
@@ -123,6 +125,8 @@ pub enum Code {
     NotJson,
     /// `M_UNRECOGNIZED`
     Unrecognized,
+    /// `M_BAD_JSON` with 405: the server alone writes it.
+    ManagedByServer,
     /// `M_UNKNOWN_POS`
     UnknownPos,
     /// `M_UNKNOWN_DEVICE`

@@ -7,6 +7,7 @@
 //! Floors, lowest first: `clock error notify federation::signing` → `context` → `accounts devices keys to_device account_data profiles
 //! receipts typing presence media appservices push federation` → `timeline` → `rooms incoming sync`.
 
+pub mod account_data;
 pub mod accounts;
 pub mod appservices;
 pub mod clock;
@@ -14,14 +15,22 @@ pub mod context;
 pub mod devices;
 pub mod error;
 pub mod federation;
+pub mod filters;
 pub mod joined;
+pub mod key_backup;
+pub mod keys;
 pub mod limits;
+pub mod media;
 pub mod notify;
 pub mod outgoing;
 pub mod presence;
 pub mod profiles;
+pub mod push;
+pub mod push_rules;
 pub mod receipts;
+pub mod sync;
 pub mod timeline;
+pub mod to_device;
 pub mod typing;
 pub mod valkey;
 pub mod view;
@@ -47,20 +56,40 @@ pub struct All {
     pub accounts: accounts::Accounts,
     /// Bridges, bots and the voice service.
     pub appservices: appservices::Appservices,
-    /// Events of rooms.
-    pub timeline: timeline::Timeline,
     /// Devices.
     pub devices: devices::Devices,
     /// Profiles.
     pub profiles: profiles::Profiles,
-    /// Other servers.
-    pub federation: federation::Federation,
+    /// Account data and tags.
+    pub account_data: account_data::AccountData,
+    /// Filters of sync.
+    pub filters: filters::Filters,
+    /// Public keys of devices and users.
+    pub keys: keys::Keys,
+    /// Encrypted room keys.
+    pub key_backup: key_backup::KeyBackup,
+    /// Messages between devices.
+    pub to_device: to_device::ToDevice,
+    /// Files.
+    pub media: media::Media,
     /// Who is there.
     pub presence: presence::Presence,
+    /// Whom events are pushed to.
+    pub push: push::Push,
+    /// Which event notifies whom.
+    pub push_rules: push_rules::Rules,
     /// Who has read what.
     pub receipts: receipts::Receipts,
     /// Who types where.
     pub typing: typing::Typing,
+    /// Other servers.
+    pub federation: federation::Federation,
+    /// Events of rooms.
+    pub timeline: timeline::Timeline,
+    /// Events as readers see them.
+    pub view: view::View,
+    /// What happened since a client last asked.
+    pub sync: sync::Sync,
     /// The first administrator's link.
     pub welcome: welcome::Welcome,
     /// Where this server is found.
@@ -78,8 +107,12 @@ pub struct Settings {
     pub accounts: accounts::Settings,
     /// Application services.
     pub appservices: appservices::Settings,
+    /// Public keys of devices and users.
+    pub keys: keys::Settings,
     /// Other servers.
     pub federation: federation::Settings,
+    /// Files.
+    pub media: media::Settings,
     /// Who is there.
     pub presence: presence::Settings,
     /// Where this server is found.
@@ -100,8 +133,22 @@ impl Services {
         let limits = limits::Limits::new(cx.clone(), settings.limits, valkey.clone());
         let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
         accounts.tokens.connect_appservices(Arc::new(registry.clone()));
-        let timeline = timeline::Timeline::start(cx.clone());
+        let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(keys::remote::Alone));
+        let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone(), keys.clone());
+        let profiles = profiles::Profiles::new(cx.clone());
+        let account_data = account_data::AccountData::new(cx.clone());
+        let filters = filters::Filters::new(cx.clone());
+        let key_backup = key_backup::KeyBackup::new(cx.clone());
+        let to_device = to_device::ToDevice::new(cx.clone(), Arc::new(to_device::Alone));
+        let presence = presence::Presence::new(cx.clone(), settings.presence);
+        let receipts = receipts::Receipts::new(cx.clone());
+        let typing = typing::Typing::new(cx.clone());
         let outgoing = settings.federation.outgoing.clone();
+        let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
+        let media = media::Media::start(cx.clone(), settings.media, Arc::new(media::remote::Alone)).await?;
+        let push_rules = push_rules::Rules::new(cx.clone());
+        let timeline = timeline::Timeline::start(cx.clone(), push_rules.clone());
+        let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
         let appservices = appservices::Appservices::start(
             cx.clone(),
             &settings.appservices,
@@ -111,25 +158,41 @@ impl Services {
             &timeline,
         )
         .await?;
-        let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone());
-        let profiles = profiles::Profiles::new(cx.clone());
-        let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
-        let presence = presence::Presence::new(cx.clone(), settings.presence);
-        let receipts = receipts::Receipts::new(cx.clone());
-        let typing = typing::Typing::new(cx.clone());
+        let view = view::View::new(cx.clone(), timeline.clone());
+        let sources = sync::Sources {
+            timeline: timeline.clone(),
+            view: view.clone(),
+            receipts: receipts.clone(),
+            typing: typing.clone(),
+            presence: presence.clone(),
+            keys: keys.clone(),
+            to_device: to_device.clone(),
+        };
+        let sync = sync::Sync::start(cx.clone(), sources);
         let welcome = welcome::Welcome::new(cx.clone(), accounts.clone());
         let well_known = well_known::WellKnown::new(cx.server_name.clone(), settings.well_known);
         Ok(Self(Arc::new(All {
             limits,
             accounts,
             appservices,
-            timeline,
             devices,
             profiles,
-            federation,
+            account_data,
+            filters,
+            keys,
+            key_backup,
+            to_device,
+            media,
             presence,
+            push,
+            push_rules,
             receipts,
             typing,
+            federation,
+            timeline,
+            push,
+            view,
+            sync,
             welcome,
             well_known,
         })))

@@ -72,13 +72,15 @@ pub struct Seen {
 }
 
 /// A presence as clients and servers are told it: times are relative to the telling.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Shown {
     /// `online`, `unavailable` or `offline`.
     pub presence: PresenceState,
     /// What the user says of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub status_msg: Option<String>,
     /// Milliseconds since the user last did something, when that is known.
+    #[serde(rename = "last_active_ago", skip_serializing_if = "Option::is_none")]
     pub active_ago_ms: Option<u64>,
     /// Whether they do something right now.
     pub currently_active: bool,
@@ -343,7 +345,8 @@ impl Presence {
         if let Some(listener) = self.0.local.get() {
             listener(&told);
         }
-        let told = told.into_iter().map(|(nid, seen)| (nid, serde_json::to_string(&seen).unwrap_or_default())).collect();
+        let told =
+            told.into_iter().map(|(nid, seen)| (nid, serde_json::to_string(&seen).unwrap_or_default())).collect();
         self.0.cx.notify.whisper(&Whisper::Presence(told));
     }
 

@@ -14,7 +14,7 @@
 pub mod cell;
 pub mod effects;
 pub mod events;
-mod notifying;
+pub mod notifying;
 pub mod now;
 pub mod persist;
 mod remote;
@@ -33,6 +33,7 @@ use room::{
 use ruma::{OwnedEventId, OwnedRoomId, RoomId, RoomVersionId};
 use storage::{
     events::NewEvent,
+    members::Inhabitant,
     numbers::Family,
     rooms::Facts,
     timeline::{NewRow, ReadMark, flags as row_flags},
@@ -47,7 +48,7 @@ use self::{
     persist::{Base, Effects, Item, Outcome, Write, Writer},
     snapshots::{Snapshot, Snapshots},
 };
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, push_rules::Rules};
 
 /// How often an event is built anew when other instances move its room first.
 const ATTEMPTS_MAX: usize = 20;
@@ -63,6 +64,8 @@ pub struct Timeline {
     cells: Cells,
     writer: Writer,
     forks: Arc<remote::Forks>,
+    rules: Rules,
+    called: notifying::CalledCache,
 }
 
 /// An event that was stored.
@@ -99,7 +102,7 @@ type Waiting = (Arc<Stored>, oneshot::Receiver<Result<Outcome>>);
 impl Timeline {
     /// Start the writer.
     #[must_use]
-    pub fn start(cx: Context) -> Self {
+    pub fn start(cx: Context, rules: Rules) -> Self {
         let events = Events::new(cx.clone());
         let snapshots = Snapshots::new(cx.clone());
         let writer = Writer::start(cx.clone(), events.clone());
@@ -114,7 +117,7 @@ impl Timeline {
                 }
             }
         });
-        Self { cx, events, snapshots, cells, writer, forks: Arc::default() }
+        Self { cx, events, snapshots, cells, writer, forks: Arc::default(), rules, called: notifying::called_cache() }
     }
 
     /// The number of a room we know.
@@ -155,6 +158,27 @@ impl Timeline {
         Ok(cell.stored().unwrap_or(now))
     }
 
+    /// Several rooms as they are stored now, in no order; rooms that are not there are left out.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn now_many(&self, nids: &[i64]) -> Result<Vec<Arc<RoomNow>>> {
+        let mut found = Vec::with_capacity(nids.len());
+        let mut left = Vec::new();
+        for nid in nids {
+            match self.now_remembered(*nid) {
+                Some(now) => found.push(now),
+                None => left.push(*nid),
+            }
+        }
+        for now in self.load_many(&left).await? {
+            let cell = self.cells.get(now.nid);
+            cell.loaded(Arc::clone(&now));
+            found.push(cell.stored().unwrap_or(now));
+        }
+        Ok(found)
+    }
+
     /// The room if it is in memory: for readers that must not wait.
     #[must_use]
     pub fn now_remembered(&self, nid: i64) -> Option<Arc<RoomNow>> {
@@ -168,40 +192,51 @@ impl Timeline {
     }
 
     async fn load(&self, nid: i64) -> Result<Arc<RoomNow>> {
+        self.load_many(&[nid]).await?.pop().ok_or(Error::NotFound("room"))
+    }
+
+    /// Read rooms from the database: five statements, however many they are.
+    async fn load_many(&self, nids: &[i64]) -> Result<Vec<Arc<RoomNow>>> {
+        if nids.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut tx = self.cx.store.read().await?;
-        // The position is read first: an event stored in between then makes the rest newer than it says, never older.
-        let last_pos = storage::timeline::room_positions(&mut tx, &[nid]).await?.first().map_or(0, |row| row.1);
-        let heads = storage::rooms::by_nids(&mut tx, &[nid]).await?;
-        let head = heads.into_iter().next().ok_or(Error::NotFound("room"))?;
-        let inhabitants = storage::members::inhabitants(&mut tx, nid).await?;
-        let facts = storage::rooms::facts(&mut tx, &[nid]).await?.into_iter().next();
+        // Positions are read first: an event stored in between then makes the rest newer than they say, never older.
+        let positions: HashMap<i64, i64> =
+            storage::timeline::room_positions(&mut tx, nids).await?.into_iter().collect();
+        let heads = storage::rooms::by_nids(&mut tx, nids).await?;
+        let mut inhabitants: HashMap<i64, Vec<Inhabitant>> = HashMap::new();
+        for row in storage::members::inhabitants(&mut tx, nids).await? {
+            inhabitants.entry(row.room_nid).or_default().push(row);
+        }
+        let facts = storage::rooms::facts(&mut tx, nids).await?;
         drop(tx);
-        let (room_id, rules) = events::nature(&head)?;
-        self.events.learn_room(nid, (room_id.clone(), rules));
-        self.cells.learn(room_id.clone(), nid);
-        let extremities = head
-            .extremities()?
-            .into_iter()
-            .map(|(nid, id, depth, own)| {
-                let event_id = OwnedEventId::try_from(id).map_err(Error::internal)?;
-                Ok(Head { event: Extremity { nid, event_id }, depth, own })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Arc::new(RoomNow {
-            nid,
-            room_id,
-            version: RoomVersionId::try_from(head.version.as_str()).map_err(Error::internal)?,
-            rules,
-            head_ver: head.head_ver,
-            heads: extremities,
-            snapshot: self.snapshots.by_nid(head.state_nid).await?,
-            depth: head.depth,
-            notify_seq: head.notify_seq,
-            is_partial: head.is_partial,
-            inhabitants: Arc::new(Inhabitants::of(&inhabitants)),
-            facts: Arc::new(facts.unwrap_or(Facts { room_nid: nid, ..Facts::default() })),
-            last_pos,
-        }))
+        let mut facts: HashMap<i64, Facts> = facts.into_iter().map(|facts| (facts.room_nid, facts)).collect();
+        let states: Vec<i64> = heads.iter().map(|head| head.state_nid).collect();
+        let snapshots = self.snapshots.by_nids(&states).await?;
+        let mut rooms = Vec::with_capacity(heads.len());
+        for head in heads {
+            let nid = head.nid;
+            let (room_id, rules) = events::nature(&head)?;
+            self.events.learn_room(nid, (room_id.clone(), rules));
+            self.cells.learn(room_id.clone(), nid);
+            rooms.push(Arc::new(RoomNow {
+                nid,
+                room_id,
+                version: RoomVersionId::try_from(head.version.as_str()).map_err(Error::internal)?,
+                rules,
+                head_ver: head.head_ver,
+                heads: extremities(&head)?,
+                snapshot: snapshots.get(&head.state_nid).cloned().ok_or_else(|| Error::internal("state is missing"))?,
+                depth: head.depth,
+                notify_seq: head.notify_seq,
+                is_partial: head.is_partial,
+                inhabitants: Arc::new(Inhabitants::of(&inhabitants.remove(&nid).unwrap_or_default())),
+                facts: Arc::new(facts.remove(&nid).unwrap_or(Facts { room_nid: nid, ..Facts::default() })),
+                last_pos: positions.get(&nid).copied().unwrap_or(0),
+            }));
+        }
+        Ok(rooms)
     }
 
     /// The event at a type and state key in a room's current state.
@@ -425,7 +460,7 @@ impl Timeline {
         txn: Option<String>,
         effects: &mut Effects,
     ) -> Result<NewRow> {
-        let notified = self.notified(now, event, sender_nid).await?;
+        let notified = self.notified(now, event).await?;
         let mut lane = self.relate(working, event, sender_nid, notified.by_default, effects).await?;
         if lane.thread_nid == 0 {
             now.notify_seq += i64::from(lane.notifies);
@@ -516,6 +551,15 @@ impl Timeline {
         self.cells.learn(room_id, nid);
         self.now(nid).await
     }
+}
+
+fn extremities(head: &storage::rooms::Head) -> Result<Vec<Head<Extremity>>> {
+    let rows = head.extremities()?.into_iter();
+    rows.map(|(nid, id, depth, own)| {
+        let event_id = OwnedEventId::try_from(id).map_err(Error::internal)?;
+        Ok(Head { event: Extremity { nid, event_id }, depth, own })
+    })
+    .collect()
 }
 
 /// An event of current state that vouches for another.

@@ -109,9 +109,10 @@ impl Typing {
     /// The users that type in a room, and the count at its last change.
     #[must_use]
     pub fn room(&self, room_nid: i64) -> (Vec<i64>, u64) {
-        self.state().rooms.get(&room_nid).map_or((Vec::new(), 0), |room| {
-            (room.until_ms.keys().copied().collect(), room.serial)
-        })
+        self.state()
+            .rooms
+            .get(&room_nid)
+            .map_or((Vec::new(), 0), |room| (room.until_ms.keys().copied().collect(), room.serial))
     }
 
     /// Which of `rooms` changed after the count was `since`.
@@ -230,8 +231,12 @@ impl State {
     }
 
     fn forget_quiet_rooms(&mut self) {
-        let mut quiet: Vec<(u64, i64)> =
-            self.rooms.iter().filter(|(_, room)| room.until_ms.is_empty()).map(|(nid, room)| (room.serial, *nid)).collect();
+        let mut quiet: Vec<(u64, i64)> = self
+            .rooms
+            .iter()
+            .filter(|(_, room)| room.until_ms.is_empty())
+            .map(|(nid, room)| (room.serial, *nid))
+            .collect();
         if quiet.len() > QUIET_ROOMS_MAX {
             quiet.sort_unstable();
             for (_, nid) in &quiet[..quiet.len() - QUIET_ROOMS_MAX / 2] {

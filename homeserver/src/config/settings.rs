@@ -59,16 +59,35 @@ impl Config {
     ///
     /// # Errors
     /// When a file that the configuration names cannot be read.
-    pub fn services(&self, client_address: SocketAddr, registrations: Vec<Hidden>) -> anyhow::Result<services::Settings> {
+    pub fn services(
+        &self,
+        client_address: SocketAddr,
+        registrations: Vec<Hidden>,
+    ) -> anyhow::Result<services::Settings> {
         Ok(services::Settings {
             valkey_url: self.valkey.url.as_ref().map(|url| url.expose().to_owned()),
             limits: self.limits(),
             accounts: self.accounts(),
             appservices: self.appservices(registrations),
+            keys: services::keys::Settings::default(),
             federation: self.federation()?,
+            media: self.media_files(),
             presence: presence::Settings { is_on: self.presence.enabled, ..presence::Settings::default() },
             well_known: self.well_known(client_address)?,
         })
+    }
+
+    fn media_files(&self) -> services::media::Settings {
+        let media = &self.media;
+        services::media::Settings {
+            folder: media.dir.clone().unwrap_or_else(|| self.server.data_dir.join("media")),
+            key_file: self.server.data_dir.join("media.key"),
+            upload_bytes_max: media.upload_max.0,
+            remote_bytes_max: media.upload_max.0,
+            remote_kept: media.remote_kept_for,
+            is_frozen: !media.unauthenticated,
+            ..services::media::Settings::default()
+        }
     }
 
     fn limits(&self) -> limits::Settings {

@@ -39,6 +39,18 @@ impl ApiError {
         self
     }
 
+    /// The error code, for errors inside an answer.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        self.body.get("errcode").and_then(Value::as_str).unwrap_or("M_UNKNOWN")
+    }
+
+    /// The words, for errors inside an answer.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        self.body.get("error").and_then(Value::as_str).unwrap_or_default()
+    }
+
     /// `M_FORBIDDEN`, 403.
     pub fn forbidden(words: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "M_FORBIDDEN", words)
@@ -197,12 +209,14 @@ fn code_name(code: Code) -> (StatusCode, &'static str) {
         Code::InvalidSignature => (BAD, "M_INVALID_SIGNATURE"),
         Code::DuplicateAnnotation => (BAD, "M_DUPLICATE_ANNOTATION"),
         Code::NotYetUploaded => (StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED"),
+        Code::CannotThumbnail => (BAD, "M_UNKNOWN"),
         Code::CannotOverwriteMedia => (StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA"),
         Code::KeyTooLarge => (BAD, "M_KEY_TOO_LARGE"),
         Code::ProfileTooLarge => (BAD, "M_PROFILE_TOO_LARGE"),
         Code::GuestAccessForbidden => (StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN"),
         Code::NotJson => (BAD, "M_NOT_JSON"),
         Code::Unrecognized => (StatusCode::NOT_FOUND, "M_UNRECOGNIZED"),
+        Code::ManagedByServer => (StatusCode::METHOD_NOT_ALLOWED, "M_BAD_JSON"),
         Code::UnknownPos => (BAD, "M_UNKNOWN_POS"),
         Code::UnknownDevice => (BAD, "M_UNKNOWN_DEVICE"),
         Code::AppserviceLoginUnsupported => (BAD, "M_APPSERVICE_LOGIN_UNSUPPORTED"),

@@ -61,7 +61,8 @@ fn show(status: StatusCode, body: &str) -> Response {
 
 fn form(services: &Services, token: &str, username: &str, fault: Option<&str>) -> String {
     let server = escape(services.well_known.server_name());
-    let fault = fault.map_or_else(String::new, |words| format!("<p class=\"fault\" role=\"alert\">{}</p>", escape(words)));
+    let fault =
+        fault.map_or_else(String::new, |words| format!("<p class=\"fault\" role=\"alert\">{}</p>", escape(words)));
     let (token, username) = (escape(token), escape(username));
     format!(
         "<h1>Welcome to VoiceChat</h1>\

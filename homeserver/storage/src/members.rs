@@ -295,6 +295,8 @@ pub async fn forget(tx: &mut Tx, room_nid: i64, user_nid: i64) -> Result<bool> {
 /// A member with what delivery needs to know.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Inhabitant {
+    /// The room.
+    pub room_nid: i64,
     /// The user.
     pub user_nid: i64,
     /// `join` or `invite`.
@@ -308,15 +310,36 @@ pub struct Inhabitant {
 sql!(
     INHABITANTS,
     "
-    SELECT m.user_nid, m.membership, u.server_nid, u.is_local
+    SELECT m.room_nid, m.user_nid, m.membership, u.server_nid, u.is_local
     FROM members AS m JOIN users AS u ON u.nid = m.user_nid
-    WHERE m.room_nid = $1 AND m.membership IN ('join', 'invite') ORDER BY m.user_nid"
+    WHERE m.room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1)) AND m.membership IN ('join', 'invite')
+    ORDER BY m.room_nid, m.user_nid"
 );
 
-/// Joined and invited members of a room, by ascending number.
+/// Joined and invited members of rooms, by room and ascending number.
 ///
 /// # Errors
 /// The driver's.
-pub async fn inhabitants(tx: &mut Tx, room_nid: i64) -> Result<Vec<Inhabitant>> {
-    fetch_all!(tx, INHABITANTS, room_nid)
+pub async fn inhabitants(tx: &mut Tx, rooms: &[i64]) -> Result<Vec<Inhabitant>> {
+    fetch_all!(tx, INHABITANTS, json_list(rooms))
+}
+
+sql!(
+    HEROES,
+    "
+    SELECT room_nid, user_nid FROM (
+        SELECT m.room_nid, m.user_nid, ROW_NUMBER() OVER (PARTITION BY m.room_nid ORDER BY
+            CASE m.membership WHEN 'join' THEN 0 WHEN 'invite' THEN 1 ELSE 2 END, m.event_nid) AS nth
+        FROM members AS m
+        WHERE m.room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1)) AND m.user_nid <> $2
+            AND m.membership IN ('join', 'invite')
+    ) AS ranked WHERE nth <= $3 ORDER BY room_nid, nth"
+);
+
+/// The first members of rooms, by whom a room without a name is called: (room, user), at most `limit` each, without `reader_nid`.
+///
+/// # Errors
+/// The driver's.
+pub async fn heroes(tx: &mut Tx, rooms: &[i64], reader_nid: i64, limit: i64) -> Result<Vec<(i64, i64)>> {
+    fetch_all!(tx, HEROES, json_list(rooms), reader_nid, limit)
 }

@@ -37,7 +37,7 @@ const STEPS: &[Step] = steps![
     (1, "0001_rooms", both),
     (2, "0002_streams", both),
     (3, "0003_accounts"),
-    (4, "0004_keys"),
+    (4, "0004_keys", both),
     (5, "0005_media"),
     (6, "0006_federation"),
     (7, "0007_appservices"),

@@ -36,10 +36,12 @@ pub enum Family {
     ToDevice,
     /// Changes of device lists.
     DeviceChange,
+    /// One-time keys.
+    OneTimeKey,
 }
 
 impl Family {
-    const ALL: usize = 8;
+    const ALL: usize = 9;
 
     fn name(self) -> &'static str {
         match self {
@@ -51,6 +53,7 @@ impl Family {
             Self::StateKey => "state_key",
             Self::ToDevice => "to_device",
             Self::DeviceChange => "device_change",
+            Self::OneTimeKey => "one_time_key",
         }
     }
 }
@@ -227,6 +230,23 @@ impl Numbers {
         let mut tx = self.store.read().await?;
         self.load_users(&mut tx, &[user.as_str()]).await?;
         Ok(read(&self.users).by_name.get(user.as_str()).copied())
+    }
+
+    /// The numbers of those of `users` that have one, in no order: asking about strangers leaves nothing behind.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn users_if_known<'a>(&self, users: &[&'a UserId]) -> Result<Vec<(&'a UserId, i64)>> {
+        let unknown: Vec<&str> = {
+            let names = read(&self.users);
+            users.iter().map(|u| u.as_str()).filter(|u| !names.by_name.contains_key(*u)).collect()
+        };
+        if !unknown.is_empty() {
+            let mut tx = self.store.read().await?;
+            self.load_users(&mut tx, &unknown).await?;
+        }
+        let names = read(&self.users);
+        Ok(users.iter().filter_map(|user| Some((*user, *names.by_name.get(user.as_str())?))).collect())
     }
 
     /// The numbers of `users`, in their order; new ones are given in one transaction.

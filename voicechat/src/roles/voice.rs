@@ -25,9 +25,9 @@ pub(super) async fn start(config: &Config, client_address: SocketAddr) -> anyhow
 
 async fn start_with(config: &Config, settings: Settings) -> anyhow::Result<Running> {
     let (first, last) = (config.voice.udp_port_first, config.voice.udp_port_last);
-    appservice_voice::start(settings)
-        .await
-        .with_context(|| format!("the voice service cannot be started (voice.udp_port_first {first}, udp_port_last {last})"))
+    appservice_voice::start(settings).await.with_context(|| {
+        format!("the voice service cannot be started (voice.udp_port_first {first}, udp_port_last {last})")
+    })
 }
 
 /// Run it alone, on its own listener, until told to stop.

@@ -161,6 +161,20 @@ impl AuthGraph {
         needed
     }
 
+    /// Those of the events that are power levels.
+    pub(crate) fn power_levels_among(
+        &self,
+        events: impl IntoIterator<Item = EventNumber>,
+    ) -> Result<EventSet, Unknown> {
+        let mut set = self.empty_set();
+        for event in self.lookup_all(events)? {
+            if self.power_levels[event as usize] {
+                set.insert(event);
+            }
+        }
+        Ok(set)
+    }
+
     /// The numbers of the events in a set, oldest first.
     pub fn numbers_of<'a>(&'a self, set: &'a EventSet) -> impl Iterator<Item = EventNumber> + 'a {
         set.iter().map(|event| self.numbers[event as usize])

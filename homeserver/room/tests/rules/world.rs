@@ -18,13 +18,16 @@ use ruma::{
 };
 use serde_json::{Value, json, value::to_raw_value};
 
-/// The signing key of the specification's examples.
-const SPEC_KEY: &str =
-    "MFECAQEwBQYDK2VwBCIEINjozvdfbsGEt6DD+7Uf4PiJ/YvTNXV2mIPc/tA0T+6tgSEA3TPraTczVkDPTRaX4K+AfUuyx7Mzq1UafTXypnl0t2k";
+/// The seed of the signing key in the specification's cryptographic test vectors.
+const SPEC_KEY_SEED: &str = "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1";
+/// What stands before the seed in a PKCS #8 document of an Ed25519 key.
+const PKCS8_PREFIX: [u8; 16] =
+    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
 pub(crate) fn spec_key() -> Ed25519KeyPair {
-    let der = Base64::<Standard>::parse(SPEC_KEY).unwrap();
-    Ed25519KeyPair::from_der(der.as_bytes(), "1".to_owned()).unwrap()
+    let seed = Base64::<Standard>::parse(SPEC_KEY_SEED).unwrap();
+    let document = [&PKCS8_PREFIX[..], seed.as_bytes()].concat();
+    Ed25519KeyPair::from_der(&document, "1".to_owned()).unwrap()
 }
 
 /// Every server's public key: all servers of the tests sign with the same one.
@@ -118,8 +121,8 @@ impl World {
         let id = event.event_id.clone();
         let mut after = before;
         // Numbers are given as storage might: not in the order of the graph.
-        let number = EventNumber(1_000_000 - 7 * self.numbers.len() as u64);
-        self.numbers.insert(id.clone(), number);
+        let next = EventNumber(1_000_000 - 7 * self.numbers.len() as u64);
+        let number = *self.numbers.entry(id.clone()).or_insert(next);
         if let Some(state_key) = event.state_key.clone().filter(|_| !event.rejected) {
             let key = (event.kind.clone(), state_key);
             let next = StateKeyNumber(3 * self.state_keys.len() as u64);

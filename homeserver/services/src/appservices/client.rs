@@ -125,7 +125,8 @@ impl Client {
 
 /// Whether a 404 is an answer (no such user) rather than an unknown path.
 fn is_of_the_api(body: &str) -> bool {
-    let code = serde_json::from_str::<Value>(body).ok().and_then(|body| body.get("errcode")?.as_str().map(str::to_owned));
+    let code =
+        serde_json::from_str::<Value>(body).ok().and_then(|body| body.get("errcode")?.as_str().map(str::to_owned));
     code.is_some_and(|code| code != "M_UNRECOGNIZED")
 }
 

@@ -75,7 +75,8 @@ impl Workers {
         client: &Arc<Client>,
         timeline: &Timeline,
     ) -> Result<Self> {
-        let mut workers = Self { mailboxes: HashMap::new(), stopping: watch::Sender::new(false), tasks: Vec::new().into() };
+        let mut workers =
+            Self { mailboxes: HashMap::new(), stopping: watch::Sender::new(false), tasks: Vec::new().into() };
         let owner: Arc<str> = cx.randomness.letters(OWNER_LEN).into();
         for registration in registry.all().iter().filter(|registration| registration.url.is_some()) {
             let mailbox = Mailbox::listen(cx, registration.wants_ephemeral);
@@ -376,7 +377,8 @@ impl Worker {
     async fn scan(&self, since: i64, until: i64) -> Result<Batch> {
         let mut batch = Batch { until: since, ..Batch::default() };
         while batch.until < until && batch.events.is_empty() {
-            let rows = storage::timeline::between(&mut self.cx.store.read().await?, batch.until, until, SCAN_MAX).await?;
+            let rows =
+                storage::timeline::between(&mut self.cx.store.read().await?, batch.until, until, SCAN_MAX).await?;
             let is_last = i64::try_from(rows.len()).unwrap_or(SCAN_MAX) < SCAN_MAX;
             let end = if is_last { until } else { rows.last().map_or(until, |row| row.pos) };
             let positions: Vec<i64> = rows.iter().map(|row| row.pos).collect();

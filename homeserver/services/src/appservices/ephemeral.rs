@@ -57,7 +57,8 @@ impl Moment {
         for (room_nid, user_nids) in self.typing {
             if interest.has_room(room_nid).await? {
                 let names = cx.numbers.user_names(&user_nids).await?;
-                let user_ids: Vec<&str> = user_nids.iter().filter_map(|nid| names.get(nid).map(|name| &**name)).collect();
+                let user_ids: Vec<&str> =
+                    user_nids.iter().filter_map(|nid| names.get(nid).map(|name| &**name)).collect();
                 let room_id = rooms.room_id(room_nid).await?;
                 news.push(json!({ "type": "m.typing", "room_id": room_id, "content": { "user_ids": user_ids } }));
             }

@@ -1,0 +1,134 @@
+//! The parts of an answer that are the user's own: account data, to-device messages, keys, presence of others.
+
+use std::collections::HashSet;
+
+use ruma::UserId;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use storage::{account_data, members};
+
+use super::{Answer, DeviceLists, Response, Token};
+use crate::{Error, Result};
+
+/// A piece of account data as clients see it.
+#[derive(Serialize)]
+struct Piece<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    content: &'a RawValue,
+}
+
+/// Somebody's presence as clients see it.
+#[derive(Serialize)]
+struct PresenceEvent<'a, C> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    sender: &'a str,
+    content: C,
+}
+
+/// A piece of account data as an event.
+pub(super) fn piece(kind: &str, body: &str) -> Result<Box<RawValue>> {
+    let content: &RawValue = serde_json::from_str(body).map_err(Error::internal)?;
+    to_raw_value(&Piece { kind, content }).map_err(Error::internal)
+}
+
+impl Answer<'_> {
+    /// Account data, globally and of the rooms in the answer.
+    pub(super) async fn account(&self, since: Option<Token>, response: &mut Response) -> Result<()> {
+        if since.is_some() && !self.entry.own_changed_since(self.since) {
+            return Ok(());
+        }
+        let user_nid = self.request.user.nid;
+        let mut tx = self.sync.cx.store.read().await?;
+        let rows = match since {
+            None => account_data::all(&mut tx, user_nid, self.until).await?,
+            Some(_) => account_data::changed(&mut tx, user_nid, self.since, self.until).await?,
+        };
+        drop(tx);
+        let filter = &self.request.filter;
+        for row in rows {
+            if row.room_nid == 0 {
+                if filter.account_data.wants_type(&row.kind) {
+                    response.account_data.events.push(piece(&row.kind, &row.body)?);
+                }
+                continue;
+            }
+            let Ok(now) = self.sync.from.timeline.now(row.room_nid).await else { continue };
+            let room_id = now.room_id.as_str();
+            if !filter.room.account_data.wants_type(&row.kind) || !filter.room.wants_room(room_id) {
+                continue;
+            }
+            if let Some(joined) = response.rooms.join.get_mut(room_id) {
+                joined.account_data.events.push(piece(&row.kind, &row.body)?);
+            } else if now.has_local(user_nid) {
+                let mut joined = self.quiet_room(&now).await?;
+                joined.account_data.events.push(piece(&row.kind, &row.body)?);
+                response.rooms.join.insert(room_id.to_owned(), joined);
+            }
+        }
+        Ok(())
+    }
+
+    /// Messages to this device, changes of others' devices, and what is left of its own one-time keys.
+    pub(super) async fn devices(&self, since: Option<Token>, response: &mut Response, token: &mut Token) -> Result<()> {
+        if self.device.is_empty() {
+            return Ok(());
+        }
+        let user_nid = self.request.user.nid;
+        let from = &self.sync.from;
+        if since.is_none() || self.entry.own_changed_since(self.since) {
+            let inbox = from.to_device.deliver(user_nid, self.device, self.since, self.until, |_| false).await?;
+            response.to_device.events = inbox.events;
+            // More may wait behind a full delivery: the rest of this answer is told again then, which clients bear.
+            token.pos = token.pos.min(inbox.read_to.max(self.since));
+        }
+        let is_first = since.is_none();
+        if !is_first && (self.entry.devices_changed_since(self.since) || self.entry.own_changed_since(self.since)) {
+            let lists = from.keys.device_lists(user_nid, self.since, self.until).await?;
+            let names = |users: Vec<ruma::OwnedUserId>| users.into_iter().map(|user| user.to_string()).collect();
+            response.device_lists = DeviceLists { changed: names(lists.changed), left: names(lists.left) };
+        }
+        let supply = from.keys.supply(user_nid, self.device).await?;
+        response.device_one_time_keys_count = supply.one_time;
+        response.device_unused_fallback_key_types = supply.unused_fallback;
+        Ok(())
+    }
+
+    /// Presence of those the user shares a room with.
+    pub(super) async fn presence(
+        &self,
+        since: Option<Token>,
+        response: &mut Response,
+        token: &mut Token,
+    ) -> Result<()> {
+        let presence = &self.sync.from.presence;
+        let filter = &self.request.filter.presence;
+        let seen = since.map_or(0, |s| s.presence);
+        token.presence = presence.serial();
+        if !presence.is_on() || seen == token.presence || !filter.wants_type("m.presence") {
+            return Ok(());
+        }
+        let (changed, serial) = presence.changed(seen, |_| true);
+        token.presence = serial;
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let mut visible: HashSet<i64> = HashSet::from([self.request.user.nid]);
+        if changed.iter().any(|(nid, _)| *nid != self.request.user.nid) {
+            let mut tx = self.sync.cx.store.read().await?;
+            visible.extend(members::sharing_with(&mut tx, self.request.user.nid).await?);
+        }
+        let nids: Vec<i64> = changed.iter().map(|(nid, _)| *nid).filter(|nid| visible.contains(nid)).collect();
+        let names = self.sync.cx.numbers.user_names(&nids).await?;
+        for (nid, seen) in changed {
+            let Some(name) = names.get(&nid).filter(|_| visible.contains(&nid)) else { continue };
+            if <&UserId>::try_from(&**name).is_err() || !filter.wants("m.presence", name, "") {
+                continue;
+            }
+            let event = PresenceEvent { kind: "m.presence", sender: name, content: presence.show(seen) };
+            response.presence.events.push(to_raw_value(&event).map_err(Error::internal)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,667 @@
+//! The rooms of an answer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use room::{
+    auth::facts,
+    event::{RoomIdShown, kind, stripped},
+    state::StateKeyNumber,
+};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use storage::{
+    invitations, members,
+    timeline::{self as stream, flags},
+};
+
+use super::{Answer, Events, Rooms, Token, unread};
+use crate::{
+    Error, Result,
+    timeline::{cell::Recent, events::Stored, now::RoomNow, snapshots::Snapshot},
+    view::{Options, Reader, Shown, txn_prefix},
+};
+
+/// Members a room without a name is called by.
+const HEROES_MAX: i64 = 5;
+/// Events looked through for one room when a filter drops most of them.
+const LOOKED_AT_MAX: usize = 200;
+
+/// A room the user is in.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Joined {
+    #[serde(skip_serializing_if = "Summary::is_empty")]
+    summary: Summary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<Events>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_after: Option<Events>,
+    timeline: Timeline,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    ephemeral: Events,
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub(super) account_data: Events,
+    unread_notifications: unread::Counts,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unread_thread_notifications: BTreeMap<String, unread::Counts>,
+}
+
+/// A room the user was in.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Left {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<Events>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_after: Option<Events>,
+    timeline: Timeline,
+}
+
+/// A room the user is invited to.
+#[derive(Debug, Serialize)]
+pub(super) struct Invited {
+    invite_state: Events,
+}
+
+/// A room the user asked to be let into.
+#[derive(Debug, Serialize)]
+pub(super) struct Knocked {
+    knock_state: Events,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Timeline {
+    events: Vec<Box<RawValue>>,
+    limited: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prev_batch: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    #[serde(rename = "m.heroes", skip_serializing_if = "Option::is_none")]
+    heroes: Option<Vec<String>>,
+    #[serde(rename = "m.joined_member_count", skip_serializing_if = "Option::is_none")]
+    joined: Option<i64>,
+    #[serde(rename = "m.invited_member_count", skip_serializing_if = "Option::is_none")]
+    invited: Option<i64>,
+}
+
+impl Summary {
+    fn is_empty(&self) -> bool {
+        self.joined.is_none()
+    }
+}
+
+/// What is known of one room before it is written.
+struct Draft {
+    now: Arc<RoomNow>,
+    /// Everything after this is new to the client; 0 when the whole room is.
+    since: i64,
+    /// Newest events, oldest first.
+    events: Vec<Arc<Recent>>,
+    /// Whether there are events between `since` and the first of `events`.
+    limited: bool,
+    /// What changed in its state since, when it was asked for.
+    changes: Vec<stream::StateChangeRow>,
+}
+
+impl Draft {
+    fn is_whole(&self) -> bool {
+        self.since == 0
+    }
+}
+
+/// The user's memberships and what became of them since.
+struct Memberships {
+    joined: BTreeSet<i64>,
+    /// Joined since.
+    new: HashSet<i64>,
+    /// Left or banned since, with the position.
+    left: Vec<(i64, i64)>,
+    invited: Vec<(i64, i64)>,
+    knocked: Vec<(i64, i64)>,
+}
+
+impl Answer<'_> {
+    /// All rooms of the answer.
+    pub(super) async fn rooms(&self, since: Option<Token>) -> Result<Rooms> {
+        let mut rooms = Rooms::default();
+        let memberships = self.memberships(since.is_none()).await?;
+        let nows = self.sync.from.timeline.now_many(&memberships.joined.iter().copied().collect::<Vec<_>>()).await?;
+        let nows: BTreeMap<i64, Arc<RoomNow>> = nows
+            .into_iter()
+            .filter(|now| self.request.filter.room.wants_room(now.room_id.as_str()))
+            .map(|now| (now.nid, now))
+            .collect();
+        let drafts = self.drafts(&nows, &memberships).await?;
+        let unread = {
+            let concerned: Vec<&RoomNow> = drafts.iter().map(|d| &*d.now).collect();
+            unread::count(&self.sync.cx, self.request.user.nid, &concerned).await?
+        };
+        let ephemeral = self.ephemeral(&nows, since).await?;
+        let heroes = self.heroes(&drafts).await?;
+        for draft in &drafts {
+            let mut joined = self.joined(draft).await?;
+            joined.summary.heroes = heroes.get(&draft.now.nid).cloned();
+            self.put_counts(&mut joined, unread.get(&draft.now.nid)).await?;
+            rooms.join.insert(draft.now.room_id.to_string(), joined);
+        }
+        for (nid, events) in ephemeral {
+            let Some(now) = nows.get(&nid) else { continue };
+            if !rooms.join.contains_key(now.room_id.as_str()) {
+                let quiet = self.quiet_room(now).await?;
+                rooms.join.insert(now.room_id.to_string(), quiet);
+            }
+            if let Some(joined) = rooms.join.get_mut(now.room_id.as_str()) {
+                joined.ephemeral.events = events;
+            }
+        }
+        self.others(&memberships, since.is_none(), &mut rooms).await?;
+        Ok(rooms)
+    }
+
+    async fn memberships(&self, is_first: bool) -> Result<Memberships> {
+        let rows = self.sync.watch.memberships(self.entry).await?;
+        let mut found = Memberships {
+            joined: BTreeSet::new(),
+            new: HashSet::new(),
+            left: Vec::new(),
+            invited: Vec::new(),
+            knocked: Vec::new(),
+        };
+        let mut changed: HashMap<i64, (i64, Option<i64>)> = HashMap::new();
+        if !is_first && self.entry.own_changed_since(self.since) {
+            let user_id = self.request.user.user_id.as_str();
+            if let Some(key) = self.sync.cx.numbers.state_key_if_known(kind::MEMBER, user_id).await? {
+                let mut tx = self.sync.cx.store.read().await?;
+                for row in stream::key_changes(&mut tx, key, self.since, self.until).await? {
+                    let first = changed.entry(row.change.room_nid).or_insert((row.pos, row.change.prev_event_nid));
+                    first.0 = row.pos;
+                }
+            }
+        }
+        let before: Vec<i64> = changed.values().filter_map(|(_, prev)| *prev).collect();
+        let before = self.sync.from.timeline.events.by_nids(&before).await?;
+        for row in rows.iter().filter(|row| !row.forgotten) {
+            let change = changed.get(&row.room_nid);
+            let pos = change.map_or(0, |(pos, _)| *pos);
+            match row.membership.as_str() {
+                "join" => {
+                    found.joined.insert(row.room_nid);
+                    let was = change.and_then(|(_, prev)| *prev).and_then(|nid| before.get(&nid));
+                    let was = facts::membership_of(was.map(|event| &*event.pdu));
+                    if change.is_some() && was != ruma::events::room::member::MembershipState::Join {
+                        found.new.insert(row.room_nid);
+                    }
+                }
+                "invite" if is_first || change.is_some() => found.invited.push((row.room_nid, row.event_nid)),
+                "knock" if is_first || change.is_some() => found.knocked.push((row.room_nid, row.event_nid)),
+                "leave" | "ban" if change.is_some() => found.left.push((row.room_nid, pos)),
+                "leave" | "ban" if is_first && self.request.filter.room.include_leave => {
+                    found.left.push((row.room_nid, 0));
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// The rooms with something new: their newest events from memory, the rest in one statement.
+    async fn drafts(&self, nows: &BTreeMap<i64, Arc<RoomNow>>, memberships: &Memberships) -> Result<Vec<Draft>> {
+        let len = self.request.filter.room.timeline.timeline_len();
+        let mut drafts = Vec::new();
+        let mut asked: Vec<(i64, i64)> = Vec::new();
+        for (nid, now) in nows {
+            let is_whole = self.since == 0 || self.request.full_state || memberships.new.contains(nid);
+            let since = if is_whole { 0 } else { self.since };
+            if !is_whole && now.last_pos <= self.since {
+                continue;
+            }
+            let mut draft =
+                Draft { now: Arc::clone(now), since, events: Vec::new(), limited: false, changes: Vec::new() };
+            match self.sync.from.timeline.recent_since(*nid, since) {
+                Some(recent) => draft.events = recent.into_iter().filter(|e| e.pos <= self.until).collect(),
+                None => asked.push((*nid, since)),
+            }
+            drafts.push(draft);
+        }
+        if !asked.is_empty() {
+            let found = self.windows(&asked, len).await?;
+            for draft in &mut drafts {
+                if let Some(events) = found.get(&draft.now.nid) {
+                    draft.events.clone_from(events);
+                }
+            }
+        }
+        let filter = &self.request.filter.room.timeline;
+        for draft in &mut drafts {
+            if !filter.is_open() {
+                draft.events.retain(|e| {
+                    filter.wants(&e.event.pdu.kind, e.event.pdu.sender.as_str(), e.event.pdu.content.get())
+                });
+            }
+            if draft.events.len() > len {
+                draft.limited = true;
+                draft.events.drain(..draft.events.len() - len);
+            }
+        }
+        // A room that is whole to the client, or whose every new event a filter drops, may have nothing to show.
+        drafts.retain(|draft| draft.is_whole() || !draft.events.is_empty() || !filter.is_open());
+        self.state_changes(&mut drafts).await?;
+        Ok(drafts)
+    }
+
+    async fn windows(&self, rooms: &[(i64, i64)], len: usize) -> Result<HashMap<i64, Vec<Arc<Recent>>>> {
+        let is_open = self.request.filter.room.timeline.is_open();
+        // One more than shown says whether there is more.
+        let limit = if is_open { len + 1 } else { LOOKED_AT_MAX };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = stream::windows(&mut self.sync.cx.store.read().await?, rooms, self.until, limit).await?;
+        let mut found: HashMap<i64, Vec<Arc<Recent>>> = HashMap::new();
+        let mut places = Vec::with_capacity(rows.len());
+        let mut events = Vec::with_capacity(rows.len());
+        for row in rows {
+            places.push((row.pos, row.timeline_flags, row.thread_nid, row.seq, row.txn));
+            events.push(row.event);
+        }
+        let events = self.sync.from.timeline.events.read(events).await?;
+        for ((pos, flags, thread_nid, seq, txn), event) in places.into_iter().zip(events) {
+            let recent = Recent { pos, flags, thread_nid, seq, txn: txn.map(Arc::from), event };
+            found.entry(recent.event.room_nid).or_default().push(Arc::new(recent));
+        }
+        Ok(found)
+    }
+
+    /// Ask what changed in the states of rooms where the events shown do not say it all.
+    async fn state_changes(&self, drafts: &mut [Draft]) -> Result<()> {
+        let asked: Vec<(i64, i64)> = drafts
+            .iter()
+            .filter(|draft| !draft.is_whole() && needs_changes(draft, self.request.use_state_after))
+            .map(|draft| (draft.now.nid, draft.since))
+            .collect();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let rows = stream::state_changes(&mut self.sync.cx.store.read().await?, &asked, self.until).await?;
+        for row in rows {
+            if let Some(draft) = drafts.iter_mut().find(|draft| draft.now.nid == row.change.room_nid) {
+                draft.changes.push(row);
+            }
+        }
+        Ok(())
+    }
+
+    async fn joined(&self, draft: &Draft) -> Result<Joined> {
+        let mut joined = Joined::default();
+        let now = &draft.now;
+        let counts_changed = draft.is_whole() || draft.events.iter().any(|e| e.event.pdu.kind == kind::MEMBER);
+        if counts_changed {
+            joined.summary.joined = Some(now.inhabitants.joined);
+            joined.summary.invited = Some(now.inhabitants.invited);
+        }
+        joined.timeline = self.timeline(draft).await?;
+        let state = self.state(draft).await?;
+        if self.request.use_state_after {
+            joined.state_after = Some(state);
+        } else {
+            joined.state = Some(state).filter(|state| !state.is_empty());
+        }
+        Ok(joined)
+    }
+
+    async fn timeline(&self, draft: &Draft) -> Result<Timeline> {
+        let shown: Vec<Shown> =
+            draft.events.iter().map(|e| Shown { event: Arc::clone(&e.event), txn: e.txn.clone() }).collect();
+        // Nothing can have been said yet about the newest event of a room.
+        let bundles = !(draft.events.len() == 1 && draft.events[0].pos >= draft.now.last_pos);
+        let options = Options { room_id: RoomIdShown::No, bundles };
+        let events = self.sync.from.view.render(&self.reader(), &shown, options).await?;
+        let prev_batch = match draft.events.first() {
+            Some(first) => {
+                let (depth, nid) = first.event.place();
+                Some(format!("t{depth}_{nid}"))
+            }
+            None => draft.limited.then(|| format!("s{}", self.until)),
+        };
+        let limited = draft.limited || (draft.is_whole() && self.since > 0);
+        Ok(Timeline { events, limited, prev_batch })
+    }
+
+    fn reader(&self) -> Reader {
+        let user = &self.request.user;
+        let txn_prefix = user.device_id.as_ref().map(|device| txn_prefix(user.nid, device.as_str()));
+        Reader { user_id: user.user_id.clone(), nid: user.nid, txn_prefix }
+    }
+
+    /// The state before (or, with `state_after`, after) the events shown, as far as the client cannot know it.
+    async fn state(&self, draft: &Draft) -> Result<Events> {
+        let filter = &self.request.filter.room;
+        let timeline = &self.sync.from.timeline;
+        let shown: HashSet<i64> = draft.events.iter().map(|e| e.event.nid).collect();
+        let start = match draft.events.first().and_then(|first| first.event.state_nid) {
+            Some(nid) if !self.request.use_state_after => timeline.snapshots.by_nid(nid).await?,
+            _ => Arc::clone(&draft.now.snapshot),
+        };
+        let mut events: Vec<Arc<Stored>> = if draft.is_whole() {
+            self.whole_state(&start).await?
+        } else {
+            let first_pos = draft.events.first().map_or(i64::MAX, |first| first.pos);
+            let mut newest: BTreeMap<i64, i64> = BTreeMap::new();
+            for row in &draft.changes {
+                if self.request.use_state_after
+                    || row.pos < first_pos
+                    || Some(row.change.cause_nid) != row.change.event_nid
+                {
+                    match row.change.event_nid {
+                        Some(event_nid) => drop(newest.insert(row.change.state_key_nid, event_nid)),
+                        None => drop(newest.remove(&row.change.state_key_nid)),
+                    }
+                }
+            }
+            let nids: Vec<i64> =
+                newest.into_values().filter(|nid| self.request.use_state_after || !shown.contains(nid)).collect();
+            let found = timeline.events.by_nids(&nids).await?;
+            nids.iter().filter_map(|nid| found.get(nid).cloned()).collect()
+        };
+        if filter.is_lazy() {
+            events.extend(self.senders(draft, &start, &events).await?);
+        }
+        events.retain(|e| filter.state.wants(&e.pdu.kind, e.pdu.sender.as_str(), e.pdu.content.get()));
+        let shown: Vec<Shown> = events.into_iter().map(Shown::from).collect();
+        let options = Options { room_id: RoomIdShown::No, bundles: false };
+        Ok(Events { events: self.sync.from.view.render(&self.reader(), &shown, options).await? })
+    }
+
+    /// All of a state, members apart when they come lazily.
+    async fn whole_state(&self, start: &Snapshot) -> Result<Vec<Arc<Stored>>> {
+        let timeline = &self.sync.from.timeline;
+        if !self.request.filter.room.is_lazy() {
+            return timeline.state_events(start).await;
+        }
+        let nids: Vec<i64> = start.state.iter().map(|(key, _)| signed(key.0)).collect();
+        let names = self.sync.cx.numbers.state_key_names(&nids).await?;
+        let own = self.request.user.user_id.as_str();
+        let wanted: Vec<i64> = start
+            .state
+            .iter()
+            .filter(|(key, _)| {
+                names.get(&signed(key.0)).is_some_and(|(kind, key)| &**kind != kind::MEMBER || &**key == own)
+            })
+            .map(|(_, event)| signed(event.0))
+            .collect();
+        let found = timeline.events.by_nids(&wanted).await?;
+        Ok(wanted.iter().filter_map(|nid| found.get(nid).cloned()).collect())
+    }
+
+    /// The members who sent what is shown, as far as this device does not know them.
+    async fn senders(&self, draft: &Draft, start: &Snapshot, known: &[Arc<Stored>]) -> Result<Vec<Arc<Stored>>> {
+        let mut senders: Vec<String> = draft.events.iter().map(|e| e.event.pdu.sender.to_string()).collect();
+        senders.sort_unstable();
+        senders.dedup();
+        senders.retain(|sender| !known.iter().any(|e| e.pdu.is_state(kind::MEMBER, sender)));
+        if !self.request.filter.room.state.include_redundant_members && !draft.is_whole() {
+            senders = self.entry.unknown_members(self.device, draft.now.nid, senders);
+        } else {
+            self.entry.unknown_members(self.device, draft.now.nid, senders.clone());
+        }
+        let mut nids = Vec::with_capacity(senders.len());
+        for sender in &senders {
+            if let Some(key) = self.sync.cx.numbers.state_key_if_known(kind::MEMBER, sender).await?
+                && let Some(event) = start.state.get(StateKeyNumber(u64::try_from(key).unwrap_or_default()))
+            {
+                nids.push(signed(event.0));
+            }
+        }
+        let found = self.sync.from.timeline.events.by_nids(&nids).await?;
+        Ok(nids.iter().filter_map(|nid| found.get(nid).cloned()).collect())
+    }
+
+    /// A room with nothing new in its timeline, for what else is new about it.
+    pub(super) async fn quiet_room(&self, now: &RoomNow) -> Result<Joined> {
+        let unread = unread::count(&self.sync.cx, self.request.user.nid, &[now]).await?;
+        let mut joined = Joined::default();
+        self.put_counts(&mut joined, unread.get(&now.nid)).await?;
+        Ok(joined)
+    }
+
+    async fn put_counts(&self, joined: &mut Joined, unread: Option<&unread::Unread>) -> Result<()> {
+        let Some(unread) = unread else { return Ok(()) };
+        if !self.request.filter.room.timeline.unread_thread_notifications {
+            joined.unread_notifications = unread.all();
+            return Ok(());
+        }
+        joined.unread_notifications = unread.main;
+        let roots: Vec<i64> = unread.threads.keys().copied().collect();
+        let roots = self.sync.from.timeline.events.by_nids(&roots).await?;
+        for (root, counts) in &unread.threads {
+            if let Some(root) = roots.get(root) {
+                joined.unread_thread_notifications.insert(root.pdu.event_id.to_string(), *counts);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whom rooms without a name are called by.
+    async fn heroes(&self, drafts: &[Draft]) -> Result<HashMap<i64, Vec<String>>> {
+        let asked: Vec<i64> = drafts
+            .iter()
+            .filter(|d| d.is_whole() || d.events.iter().any(|e| e.event.pdu.kind == kind::MEMBER))
+            .filter(|d| d.now.facts.name.is_none() && d.now.facts.canonical_alias.is_none())
+            .map(|d| d.now.nid)
+            .collect();
+        let mut heroes: HashMap<i64, Vec<String>> = HashMap::new();
+        if asked.is_empty() {
+            return Ok(heroes);
+        }
+        let mut tx = self.sync.cx.store.read().await?;
+        let rows = members::heroes(&mut tx, &asked, self.request.user.nid, HEROES_MAX).await?;
+        drop(tx);
+        let nids: Vec<i64> = rows.iter().map(|row| row.1).collect();
+        let names = self.sync.cx.numbers.user_names(&nids).await?;
+        for (room_nid, user_nid) in rows {
+            if let Some(name) = names.get(&user_nid) {
+                heroes.entry(room_nid).or_default().push(name.to_string());
+            }
+        }
+        Ok(heroes)
+    }
+
+    /// Receipts and typing of all rooms.
+    async fn ephemeral(
+        &self,
+        nows: &BTreeMap<i64, Arc<RoomNow>>,
+        since: Option<Token>,
+    ) -> Result<BTreeMap<i64, Vec<Box<RawValue>>>> {
+        let filter = &self.request.filter.room.ephemeral;
+        let mut found: BTreeMap<i64, Vec<Box<RawValue>>> = BTreeMap::new();
+        let rooms: Vec<(i64, i64)> = nows
+            .values()
+            .filter(|now| filter.wants_room(now.room_id.as_str()))
+            .map(|now| (now.nid, self.since))
+            .collect();
+        if rooms.is_empty() {
+            return Ok(found);
+        }
+        let nids: Vec<i64> = rooms.iter().map(|room| room.0).collect();
+        if filter.wants_type("m.typing") {
+            let changed = self.sync.from.typing.changed(&nids, since.map_or(0, |s| s.typing));
+            for nid in changed {
+                let (users, _) = self.sync.from.typing.room(nid);
+                if since.is_none() && users.is_empty() {
+                    continue;
+                }
+                found.entry(nid).or_default().push(self.typing_event(&users).await?);
+            }
+        }
+        if filter.wants_type("m.receipt") && (since.is_none() || self.sync.watch.receipts_changed(&nids, self.since)) {
+            let receipts = self.sync.from.receipts.since(&rooms, self.until, self.request.user.nid).await?;
+            let users: Vec<i64> = receipts.iter().map(|receipt| receipt.user_nid).collect();
+            let names = self.sync.cx.numbers.user_names(&users).await?;
+            let mut by_room: BTreeMap<i64, ReceiptContent> = BTreeMap::new();
+            for receipt in receipts {
+                let Some(name) = names.get(&receipt.user_nid) else { continue };
+                let thread = Some(receipt.thread).filter(|thread| !thread.is_empty());
+                by_room
+                    .entry(receipt.room_nid)
+                    .or_default()
+                    .entry(receipt.event_id)
+                    .or_default()
+                    .entry(receipt.kind)
+                    .or_default()
+                    .insert(name.to_string(), ReceiptInfo { ts: receipt.ts, thread_id: thread });
+            }
+            for (nid, content) in by_room {
+                let event = Ephemeral { kind: "m.receipt", content };
+                found.entry(nid).or_default().push(to_raw_value(&event).map_err(Error::internal)?);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn typing_event(&self, users: &[i64]) -> Result<Box<RawValue>> {
+        let names = self.sync.cx.numbers.user_names(users).await?;
+        let mut user_ids: Vec<String> = names.values().map(ToString::to_string).collect();
+        user_ids.sort_unstable();
+        to_raw_value(&Ephemeral { kind: "m.typing", content: TypingContent { user_ids } }).map_err(Error::internal)
+    }
+
+    /// Rooms the user is not in: invited, knocking, left.
+    async fn others(&self, memberships: &Memberships, is_first: bool, rooms: &mut Rooms) -> Result<()> {
+        let wants = |room_id: &str| self.request.filter.room.wants_room(room_id);
+        for (nid, event_nid) in &memberships.invited {
+            let (room_id, state) = self.stripped(*nid, *event_nid).await?;
+            if wants(&room_id) {
+                rooms.invite.insert(room_id, Invited { invite_state: state });
+            }
+        }
+        for (nid, event_nid) in &memberships.knocked {
+            let (room_id, state) = self.stripped(*nid, *event_nid).await?;
+            if wants(&room_id) {
+                rooms.knock.insert(room_id, Knocked { knock_state: state });
+            }
+        }
+        for (nid, pos) in &memberships.left {
+            let (room_id, left) = self.left(*nid, *pos).await?;
+            if wants(&room_id) {
+                rooms.leave.insert(room_id, left);
+            }
+        }
+        if !is_first && !self.entry.own_changed_since(self.since) {
+            return Ok(());
+        }
+        let mut tx = self.sync.cx.store.read().await?;
+        let outside = invitations::changed(&mut tx, self.request.user.nid, self.since, self.until).await?;
+        drop(tx);
+        for invitation in outside {
+            let room_id = invitation.room_id.clone();
+            if !wants(&room_id) || rooms.join.contains_key(&room_id) {
+                continue;
+            }
+            let events: Vec<Box<RawValue>> = serde_json::from_str(&invitation.state).map_err(Error::internal)?;
+            match invitation.membership.as_str() {
+                "invite" => drop(rooms.invite.insert(room_id, Invited { invite_state: Events { events } })),
+                "knock" => drop(rooms.knock.insert(room_id, Knocked { knock_state: Events { events } })),
+                _ if is_first => {}
+                _ => drop(rooms.leave.entry(room_id).or_default()),
+            }
+        }
+        Ok(())
+    }
+
+    /// What somebody outside may know of a room, and their own member event.
+    async fn stripped(&self, nid: i64, member_nid: i64) -> Result<(String, Events)> {
+        let timeline = &self.sync.from.timeline;
+        let now = timeline.now(nid).await?;
+        let mut events = Vec::new();
+        for wanted in room::event::STRIPPED_TYPES {
+            events.extend(timeline.state_event(&now, wanted, "").await?);
+        }
+        events.push(timeline.events.by_nid(member_nid).await?);
+        let events = events.iter().map(|event| stripped::<serde_json::Value>(&event.pdu).into_json()).collect();
+        Ok((now.room_id.to_string(), Events { events }))
+    }
+
+    /// What the user may still see of a room they left at `pos`.
+    async fn left(&self, nid: i64, pos: i64) -> Result<(String, Left)> {
+        let now = self.sync.from.timeline.now(nid).await?;
+        let mut left = Left::default();
+        if pos == 0 {
+            return Ok((now.room_id.to_string(), left));
+        }
+        let len = self.request.filter.room.timeline.timeline_len();
+        let limit = i64::try_from(len + 1).unwrap_or(i64::MAX);
+        let mut tx = self.sync.cx.store.read().await?;
+        let rows = stream::windows(&mut tx, &[(nid, self.since)], pos.min(self.until), limit).await?;
+        drop(tx);
+        let mut recent = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (pos, flags, thread_nid, seq, txn) = (row.pos, row.timeline_flags, row.thread_nid, row.seq, row.txn);
+            for event in self.sync.from.timeline.events.read(vec![row.event]).await? {
+                let txn = txn.clone().map(Arc::from);
+                recent.push(Arc::new(Recent { pos, flags, thread_nid, seq, txn, event }));
+            }
+        }
+        // Somebody who was never in the room sees their own member event alone.
+        let own = self.request.user.user_id.as_str();
+        let was_in = self.was_joined(&recent, own).await?;
+        if !was_in {
+            recent.retain(|e| e.event.pdu.is_state(kind::MEMBER, own));
+        }
+        let mut draft = Draft {
+            now: Arc::clone(&now),
+            since: self.since.max(1),
+            events: recent,
+            limited: false,
+            changes: Vec::new(),
+        };
+        if draft.events.len() > len {
+            draft.limited = true;
+            draft.events.remove(0);
+        }
+        left.timeline = self.timeline(&draft).await?;
+        Ok((now.room_id.to_string(), left))
+    }
+
+    async fn was_joined(&self, events: &[Arc<Recent>], user_id: &str) -> Result<bool> {
+        let Some(last) = events.iter().rev().find(|e| e.event.pdu.is_state(kind::MEMBER, user_id)) else {
+            return Ok(true);
+        };
+        let Some(state) = last.event.state_nid else { return Ok(false) };
+        let snapshot = self.sync.from.timeline.snapshots.by_nid(state).await?;
+        let before = self.sync.from.timeline.state_event_in(&snapshot, kind::MEMBER, user_id).await?;
+        Ok(facts::membership_of(before.as_ref().map(|e| &*e.pdu)) == ruma::events::room::member::MembershipState::Join)
+    }
+}
+
+/// Whether the events shown leave anything of the state unsaid.
+fn needs_changes(draft: &Draft, use_state_after: bool) -> bool {
+    let changes_state = |e: &Arc<Recent>| e.flags & flags::STATE_CHANGES != 0;
+    draft.limited || draft.events.iter().any(|e| changes_state(e) && (use_state_after || e.flags & flags::LOCAL == 0))
+}
+
+type ReceiptContent = BTreeMap<String, BTreeMap<String, BTreeMap<String, ReceiptInfo>>>;
+
+#[derive(Serialize)]
+struct ReceiptInfo {
+    ts: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thread_id: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Ephemeral<C> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    content: C,
+}
+
+#[derive(Serialize)]
+struct TypingContent {
+    user_ids: Vec<String>,
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
