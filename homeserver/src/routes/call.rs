@@ -346,7 +346,7 @@ where
     arguments.resize(arity, String::new());
     let is_federation = parts.uri.path().starts_with("/_matrix/federation/");
     let bytes_max = if is_federation { FEDERATION_BODY_BYTES_MAX } else { BODY_BYTES_MAX };
-    let body = to_bytes(body, bytes_max).await.map_err(|_| ApiError::too_large(bytes_max))?;
+    let body = to_bytes(body, bytes_max).await.map_err(|error| ApiError::bad_body(&error, bytes_max))?;
     let address = address(&parts);
     let user_agent = parts.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let query = parts.uri.query().map(str::to_owned);
