@@ -24,6 +24,7 @@ pub mod presence;
 pub mod profiles;
 pub mod push;
 pub mod push_rules;
+pub mod reading;
 pub mod receipts;
 pub mod sync;
 pub mod timeline;
@@ -78,6 +79,8 @@ pub struct All {
     pub timeline: timeline::Timeline,
     /// Events as readers see them.
     pub view: view::View,
+    /// Who may read what.
+    pub reading: reading::Reading,
     /// What happened since a client last asked.
     pub sync: sync::Sync,
 }
@@ -122,6 +125,7 @@ impl Services {
         let push_rules = push_rules::Rules::new(cx.clone());
         let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
         let view = view::View::new(cx.clone(), timeline.clone());
+        let reading = reading::Reading::new(cx.clone(), timeline.clone());
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
@@ -150,6 +154,7 @@ impl Services {
             federation,
             timeline,
             view,
+            reading,
             sync,
         })))
     }
