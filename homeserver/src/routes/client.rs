@@ -16,7 +16,6 @@ pub mod refresh;
 pub mod register;
 pub mod room_keys;
 pub mod notifications;
-pub mod presence;
 pub mod pushers;
 pub mod pushrules;
 pub mod rooms;
@@ -33,7 +32,8 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     let endpoints = sync_and_presence(endpoints);
     let endpoints = accounts(endpoints);
     let endpoints = encryption(endpoints);
-    account_data(endpoints)
+    let endpoints = account_data(endpoints);
+    push(endpoints)
 }
 
 fn accounts(endpoints: Endpoints) -> Endpoints {
@@ -145,9 +145,10 @@ fn account_data(endpoints: Endpoints) -> Endpoints {
         .endpoint(user::rooms::get_tags)
         .endpoint(user::rooms::put_tag)
         .endpoint(user::rooms::delete_tag)
+}
+
+fn push(endpoints: Endpoints) -> Endpoints {
     endpoints
-        .endpoint(presence::put)
-        .endpoint(presence::get)
         .endpoint(pushers::get)
         .endpoint(pushers::post_set)
         .endpoint(notifications::get)
