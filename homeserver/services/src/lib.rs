@@ -29,6 +29,7 @@ pub mod presence;
 pub mod profiles;
 pub mod push;
 pub mod push_rules;
+pub mod reading;
 pub mod receipts;
 pub mod resident;
 pub mod sync;
@@ -97,6 +98,8 @@ pub struct All {
     pub timeline: timeline::Timeline,
     /// Events as readers see them.
     pub view: view::View,
+    /// Who may read what.
+    pub reading: reading::Reading,
     /// What happened since a client last asked.
     pub sync: sync::Sync,
     /// The first administrator's link.
@@ -179,6 +182,7 @@ impl Services {
         let joining =
             joining::Joining::new(cx.clone(), timeline.clone(), federation.clone(), incoming.clone(), resident.clone());
         let view = view::View::new(cx.clone(), timeline.clone());
+        let reading = reading::Reading::new(cx.clone(), timeline.clone());
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
@@ -214,6 +218,7 @@ impl Services {
             joining,
             timeline,
             view,
+            reading,
             sync,
             welcome,
             well_known,
