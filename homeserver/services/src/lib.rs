@@ -15,6 +15,7 @@ pub mod devices;
 pub mod error;
 pub mod federation;
 pub mod filters;
+pub mod ignored;
 pub mod joined;
 pub mod key_backup;
 pub mod keys;
@@ -25,6 +26,7 @@ pub mod profiles;
 pub mod push;
 pub mod push_rules;
 pub mod receipts;
+pub mod rooms;
 pub mod sync;
 pub mod timeline;
 pub mod to_device;
@@ -78,6 +80,8 @@ pub struct All {
     pub timeline: timeline::Timeline,
     /// Events as readers see them.
     pub view: view::View,
+    /// Rooms.
+    pub rooms: rooms::Rooms,
     /// What happened since a client last asked.
     pub sync: sync::Sync,
 }
@@ -93,6 +97,8 @@ pub struct Settings {
     pub accounts: accounts::Settings,
     /// Public keys of devices and users.
     pub keys: keys::Settings,
+    /// Rooms.
+    pub rooms: rooms::Settings,
 }
 
 impl Services {
@@ -122,6 +128,14 @@ impl Services {
         let push_rules = push_rules::Rules::new(cx.clone());
         let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
         let view = view::View::new(cx.clone(), timeline.clone());
+        let ignored = ignored::Ignored::start(cx.clone());
+        let sources = rooms::Sources {
+            timeline: timeline.clone(),
+            view: view.clone(),
+            profiles: profiles.clone(),
+            ignored,
+        };
+        let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
@@ -150,6 +164,7 @@ impl Services {
             federation,
             timeline,
             view,
+            rooms,
             sync,
         })))
     }

@@ -16,6 +16,7 @@ pub mod store;
 
 pub mod account_data;
 pub mod accounts;
+pub mod aliases;
 pub mod cross_signing;
 pub mod dehydrated_devices;
 pub mod device_changes;
@@ -23,6 +24,7 @@ pub mod device_keys;
 pub mod devices;
 pub mod events;
 pub mod filters;
+pub mod history;
 pub mod invitations;
 pub mod key_backups;
 pub mod locks;
