@@ -16,6 +16,7 @@ pub mod devices;
 pub mod error;
 pub mod federation;
 pub mod filters;
+pub mod ignored;
 pub mod incoming;
 pub mod joined;
 pub mod joining;
@@ -32,6 +33,7 @@ pub mod push_rules;
 pub mod reading;
 pub mod receipts;
 pub mod resident;
+pub mod rooms;
 pub mod sync;
 pub mod timeline;
 pub mod to_device;
@@ -100,6 +102,8 @@ pub struct All {
     pub view: view::View,
     /// Who may read what.
     pub reading: reading::Reading,
+    /// Rooms.
+    pub rooms: rooms::Rooms,
     /// What happened since a client last asked.
     pub sync: sync::Sync,
     /// The first administrator's link.
@@ -121,6 +125,8 @@ pub struct Settings {
     pub appservices: appservices::Settings,
     /// Public keys of devices and users.
     pub keys: keys::Settings,
+    /// Rooms.
+    pub rooms: rooms::Settings,
     /// Other servers.
     pub federation: federation::Settings,
     /// Files.
@@ -183,6 +189,10 @@ impl Services {
             joining::Joining::new(cx.clone(), timeline.clone(), federation.clone(), incoming.clone(), resident.clone());
         let view = view::View::new(cx.clone(), timeline.clone());
         let reading = reading::Reading::new(cx.clone(), timeline.clone());
+        let ignored = ignored::Ignored::start(cx.clone());
+        let sources =
+            rooms::Sources { timeline: timeline.clone(), view: view.clone(), profiles: profiles.clone(), ignored };
+        let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
@@ -219,6 +229,7 @@ impl Services {
             timeline,
             view,
             reading,
+            rooms,
             sync,
             welcome,
             well_known,
