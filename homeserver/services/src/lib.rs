@@ -204,7 +204,6 @@ impl Services {
             typing,
             federation,
             timeline,
-            push,
             view,
             rooms,
             sync,

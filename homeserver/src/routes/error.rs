@@ -61,6 +61,11 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "M_NOT_FOUND", words)
     }
 
+    /// `M_BAD_JSON`, 400.
+    pub fn bad_json(words: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "M_BAD_JSON", words)
+    }
+
     /// `M_INVALID_PARAM`, 400.
     pub fn invalid_param(words: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "M_INVALID_PARAM", words)
