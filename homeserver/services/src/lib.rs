@@ -17,7 +17,9 @@ pub mod error;
 pub mod federation;
 pub mod filters;
 pub mod ignored;
+pub mod incoming;
 pub mod joined;
+pub mod joining;
 pub mod key_backup;
 pub mod keys;
 pub mod limits;
@@ -28,8 +30,10 @@ pub mod presence;
 pub mod profiles;
 pub mod push;
 pub mod push_rules;
+pub mod reading;
 pub mod receipts;
 pub mod rooms;
+pub mod resident;
 pub mod sync;
 pub mod timeline;
 pub mod to_device;
@@ -86,12 +90,20 @@ pub struct All {
     pub typing: typing::Typing,
     /// Other servers.
     pub federation: federation::Federation,
+    /// What other servers send us.
+    pub incoming: incoming::Incoming,
+    /// What other servers ask of us.
+    pub resident: resident::Resident,
+    /// Asking other servers to let our users in.
+    pub joining: joining::Joining,
     /// Events of rooms.
     pub timeline: timeline::Timeline,
     /// Events as readers see them.
     pub view: view::View,
     /// Rooms.
     pub rooms: rooms::Rooms,
+    /// Who may read what.
+    pub reading: reading::Reading,
     /// What happened since a client last asked.
     pub sync: sync::Sync,
     /// The first administrator's link.
@@ -164,6 +176,17 @@ impl Services {
             &timeline,
         )
         .await?;
+        let ephemeral = incoming::Ephemeral {
+            typing: typing.clone(),
+            receipts: receipts.clone(),
+            presence: presence.clone(),
+            keys: keys.clone(),
+            to_device: to_device.clone(),
+        };
+        let incoming = incoming::Incoming::start(cx.clone(), timeline.clone(), federation.clone(), ephemeral).await?;
+        let resident = resident::Resident::new(cx.clone(), timeline.clone(), incoming.clone());
+        let joining =
+            joining::Joining::new(cx.clone(), timeline.clone(), federation.clone(), incoming.clone(), resident.clone());
         let view = view::View::new(cx.clone(), timeline.clone());
         let ignored = ignored::Ignored::start(cx.clone());
         let sources = rooms::Sources {
@@ -173,6 +196,7 @@ impl Services {
             ignored,
         };
         let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
+        let reading = reading::Reading::new(cx.clone(), timeline.clone());
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
@@ -203,9 +227,13 @@ impl Services {
             receipts,
             typing,
             federation,
+            incoming,
+            resident,
+            joining,
             timeline,
             view,
             rooms,
+            reading,
             sync,
             welcome,
             well_known,

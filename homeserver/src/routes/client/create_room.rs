@@ -57,5 +57,5 @@ fn new_room(request: Request) -> Reply<NewRoom> {
 
 /// A part of the request, read as it came: ruma would call some event types by other names.
 fn object<T, O: DeserializeOwned>(raw: Raw<T>) -> Reply<O> {
-    serde_json::from_str(raw.json().get()).map_err(|error| ApiError::bad_json(error.to_string()))
+    serde_json::from_str(raw.json().get()).map_err(|error| ApiError::bad_json(&error))
 }

@@ -65,7 +65,7 @@ pub(super) fn member_content(body: &[u8]) -> Reply<Extra> {
     if body.is_empty() {
         return Ok(Extra::new());
     }
-    let content: Extra = serde_json::from_slice(body).map_err(|_| ApiError::bad_json("the body is not an object"))?;
+    let content: Extra = serde_json::from_slice(body).map_err(|error| ApiError::bad_json(&error))?;
     if content.contains_key("third_party_signed") {
         return Err(super::account::third_party_denied());
     }
