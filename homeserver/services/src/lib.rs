@@ -22,6 +22,8 @@ pub mod limits;
 pub mod notify;
 pub mod presence;
 pub mod profiles;
+pub mod push;
+pub mod push_rules;
 pub mod receipts;
 pub mod sync;
 pub mod timeline;
@@ -62,6 +64,10 @@ pub struct All {
     pub to_device: to_device::ToDevice,
     /// Who is there.
     pub presence: presence::Presence,
+    /// Whom events are pushed to.
+    pub push: push::Push,
+    /// Which event notifies whom.
+    pub push_rules: push_rules::Rules,
     /// Who has read what.
     pub receipts: receipts::Receipts,
     /// Who types where.
@@ -113,6 +119,8 @@ impl Services {
         let typing = typing::Typing::new(cx.clone());
         let federation = federation::Federation::new(cx.clone());
         let timeline = timeline::Timeline::start(cx.clone());
+        let push_rules = push_rules::Rules::new(cx.clone());
+        let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
         let view = view::View::new(cx.clone(), timeline.clone());
         let sources = sync::Sources {
             timeline: timeline.clone(),
@@ -135,6 +143,8 @@ impl Services {
             key_backup,
             to_device,
             presence,
+            push,
+            push_rules,
             receipts,
             typing,
             federation,

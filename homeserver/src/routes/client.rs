@@ -15,6 +15,9 @@ pub mod profile;
 pub mod refresh;
 pub mod register;
 pub mod room_keys;
+pub mod notifications;
+pub mod pushers;
+pub mod pushrules;
 pub mod rooms;
 pub mod send_to_device;
 pub mod sync;
@@ -29,7 +32,8 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     let endpoints = sync_and_presence(endpoints);
     let endpoints = accounts(endpoints);
     let endpoints = encryption(endpoints);
-    account_data(endpoints)
+    let endpoints = account_data(endpoints);
+    push(endpoints)
 }
 
 fn accounts(endpoints: Endpoints) -> Endpoints {
@@ -141,4 +145,20 @@ fn account_data(endpoints: Endpoints) -> Endpoints {
         .endpoint(user::rooms::get_tags)
         .endpoint(user::rooms::put_tag)
         .endpoint(user::rooms::delete_tag)
+}
+
+fn push(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .endpoint(pushers::get)
+        .endpoint(pushers::post_set)
+        .endpoint(notifications::get)
+        .endpoint(pushrules::get)
+        .endpoint(pushrules::get_global)
+        .endpoint(pushrules::get_rule)
+        .endpoint(pushrules::delete)
+        .endpoint(pushrules::put)
+        .endpoint(pushrules::get_actions)
+        .endpoint(pushrules::put_actions)
+        .endpoint(pushrules::get_enabled)
+        .endpoint(pushrules::put_enabled)
 }

@@ -31,7 +31,7 @@ const LOOKED_AT_MAX: usize = 200;
 
 /// A room the user is in.
 #[derive(Debug, Default, Serialize)]
-pub struct Joined {
+pub(super) struct Joined {
     #[serde(skip_serializing_if = "Summary::is_empty")]
     summary: Summary,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,7 +50,7 @@ pub struct Joined {
 
 /// A room the user was in.
 #[derive(Debug, Default, Serialize)]
-pub struct Left {
+pub(super) struct Left {
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<Events>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,13 +60,13 @@ pub struct Left {
 
 /// A room the user is invited to.
 #[derive(Debug, Serialize)]
-pub struct Invited {
+pub(super) struct Invited {
     invite_state: Events,
 }
 
 /// A room the user asked to be let into.
 #[derive(Debug, Serialize)]
-pub struct Knocked {
+pub(super) struct Knocked {
     knock_state: Events,
 }
 
