@@ -17,6 +17,7 @@ use storage::{
 const DEVICES_MAX: usize = 3;
 
 /// A fresh database of each kind; the folder must outlive the test.
+#[expect(clippy::disallowed_methods, reason = "tests learn from the environment where PostgreSQL is")]
 async fn both() -> (tempfile::TempDir, [Store; 2]) {
     let folder = tempfile::tempdir().unwrap();
     let file = format!("sqlite://{}", folder.path().join("keys.db").display());
@@ -551,7 +552,14 @@ async fn who_shares_a_room_is_read_from_memberships_and_when_from_changes_of_sta
                 auth: Vec::new(),
                 body: b"{}".to_vec().into(),
             };
-            let row = timeline::NewRow { event_nid, room_nid, flags: timeline::flags::STATE_CHANGES, thread_nid: 0, seq: 0, txn: None };
+            let row = timeline::NewRow {
+                event_nid,
+                room_nid,
+                flags: timeline::flags::STATE_CHANGES,
+                thread_nid: 0,
+                seq: 0,
+                txn: None,
+            };
             timeline::append(&mut tx, &[(event, row)]).await.unwrap();
             at.push(tx.commit().await.unwrap().last);
         }

@@ -8,8 +8,8 @@ const VERSION: &str = "/_matrix/client/v3/room_keys/version";
 const KEYS: &str = "/_matrix/client/v3/room_keys/keys";
 const ROOM: &str = "!room:example.org";
 
-fn description(foo: &str) -> Value {
-    json!({ "algorithm": "m.megolm_backup.v1", "auth_data": { "foo": foo } })
+fn description(word: &str) -> Value {
+    json!({ "algorithm": "m.megolm_backup.v1", "auth_data": { "foo": word } })
 }
 
 async fn begins(client: &Client) -> String {
