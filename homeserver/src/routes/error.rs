@@ -172,6 +172,7 @@ impl From<Error> for ApiError {
 fn code_name(code: Code) -> (StatusCode, &'static str) {
     const BAD: StatusCode = StatusCode::BAD_REQUEST;
     match code {
+        Code::Unauthorized => (StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED"),
         Code::UnsupportedRoomVersion => (BAD, "M_UNSUPPORTED_ROOM_VERSION"),
         Code::IncompatibleRoomVersion => (BAD, "M_INCOMPATIBLE_ROOM_VERSION"),
         Code::InvalidRoomState => (BAD, "M_INVALID_ROOM_STATE"),
@@ -192,6 +193,7 @@ fn code_name(code: Code) -> (StatusCode, &'static str) {
         Code::InvalidSignature => (BAD, "M_INVALID_SIGNATURE"),
         Code::DuplicateAnnotation => (BAD, "M_DUPLICATE_ANNOTATION"),
         Code::NotYetUploaded => (StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED"),
+        Code::CannotThumbnail => (BAD, "M_UNKNOWN"),
         Code::CannotOverwriteMedia => (StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA"),
         Code::KeyTooLarge => (BAD, "M_KEY_TOO_LARGE"),
         Code::ProfileTooLarge => (BAD, "M_PROFILE_TOO_LARGE"),

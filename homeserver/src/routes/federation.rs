@@ -1,9 +1,10 @@
 //! `/_matrix/federation/…`: the Server-Server API.
 
 pub mod openid;
+pub mod version;
 
 use super::call::Endpoints;
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
-    endpoints.endpoint(openid::get)
+    endpoints.endpoint(version::get).endpoint(openid::get)
 }

@@ -16,8 +16,10 @@ pub mod store;
 
 pub mod account_data;
 pub mod accounts;
+pub mod appservices;
 pub mod cross_signing;
 pub mod dehydrated_devices;
+pub mod destinations;
 pub mod device_changes;
 pub mod device_keys;
 pub mod devices;
@@ -39,6 +41,7 @@ pub mod registration_tokens;
 pub mod relations;
 pub mod remote_device_lists;
 pub mod rooms;
+pub mod server_keys;
 pub mod server_secrets;
 pub mod sharing;
 pub mod states;
@@ -47,6 +50,7 @@ pub mod timeline;
 pub mod to_device;
 pub mod tokens;
 pub mod uia_sessions;
+pub mod welcome;
 
 pub use error::{Error, Result};
 pub use sql::{STATEMENTS, Statement};
