@@ -69,6 +69,8 @@ pub enum Error {
 /// Error codes that no general variant of [`Error`] stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
+    /// `M_UNAUTHORIZED`: another server did not prove who it is.
+    Unauthorized,
     /// `M_UNSUPPORTED_ROOM_VERSION`
     UnsupportedRoomVersion,
     /// `M_INCOMPATIBLE_ROOM_VERSION`

@@ -9,6 +9,7 @@
 
 pub mod account_data;
 pub mod accounts;
+pub mod appservices;
 pub mod clock;
 pub mod context;
 pub mod devices;
@@ -21,6 +22,7 @@ pub mod keys;
 pub mod limits;
 pub mod media;
 pub mod notify;
+pub mod outgoing;
 pub mod presence;
 pub mod profiles;
 pub mod push;
@@ -32,9 +34,12 @@ pub mod to_device;
 pub mod typing;
 pub mod valkey;
 pub mod view;
+pub mod welcome;
+pub mod well_known;
 
 pub use context::Context;
 pub use error::{Error, Result};
+pub use storage::Settings as DatabaseSettings;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -49,6 +54,8 @@ pub struct All {
     pub limits: limits::Limits,
     /// Accounts and access tokens.
     pub accounts: accounts::Accounts,
+    /// Bridges, bots and the voice service.
+    pub appservices: appservices::Appservices,
     /// Devices.
     pub devices: devices::Devices,
     /// Profiles.
@@ -69,6 +76,8 @@ pub struct All {
     pub presence: presence::Presence,
     /// Whom events are pushed to.
     pub push: push::Push,
+    /// Delivers notifications.
+    pub push_gateway: push::gateway::Gateway,
     /// Which event notifies whom.
     pub push_rules: push_rules::Rules,
     /// Who has read what.
@@ -83,6 +92,10 @@ pub struct All {
     pub view: view::View,
     /// What happened since a client last asked.
     pub sync: sync::Sync,
+    /// The first administrator's link.
+    pub welcome: welcome::Welcome,
+    /// Where this server is found.
+    pub well_known: well_known::WellKnown,
 }
 
 /// The settings of every service.
@@ -94,12 +107,18 @@ pub struct Settings {
     pub limits: limits::Settings,
     /// Accounts.
     pub accounts: accounts::Settings,
+    /// Application services.
+    pub appservices: appservices::Settings,
     /// Public keys of devices and users.
     pub keys: keys::Settings,
     /// Files.
     pub media: media::Settings,
+    /// Other servers.
+    pub federation: federation::Settings,
     /// Who is there.
     pub presence: presence::Settings,
+    /// Where this server is found.
+    pub well_known: well_known::Settings,
 }
 
 impl Services {
@@ -112,8 +131,10 @@ impl Services {
             Some(url) => Some(valkey::Valkey::connect(url, cx.server_name.as_str()).await?),
             None => None,
         };
+        let registry = appservices::registry::Registry::load(&settings.appservices.registry, &cx.server_name)?;
         let limits = limits::Limits::new(cx.clone(), settings.limits, valkey.clone());
         let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
+        accounts.tokens.connect_appservices(Arc::new(registry.clone()));
         let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(keys::remote::Alone));
         let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone(), keys.clone());
         let profiles = profiles::Profiles::new(cx.clone());
@@ -126,23 +147,47 @@ impl Services {
         let push_rules = push_rules::Rules::new(cx.clone());
         let receipts = receipts::Receipts::new(cx.clone());
         let typing = typing::Typing::new(cx.clone());
-        let federation = federation::Federation::new(cx.clone());
+        let outgoing = settings.federation.outgoing.clone();
+        let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
         let timeline = timeline::Timeline::start(cx.clone(), push_rules.clone());
         let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
+        let appservices = appservices::Appservices::start(
+            cx.clone(),
+            &settings.appservices,
+            registry,
+            &outgoing,
+            &accounts,
+            &timeline,
+        )
+        .await?;
         let view = view::View::new(cx.clone(), timeline.clone());
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
+            push_rules: push_rules.clone(),
             receipts: receipts.clone(),
             typing: typing.clone(),
             presence: presence.clone(),
             keys: keys.clone(),
             to_device: to_device.clone(),
         };
-        let sync = sync::Sync::start(cx, sources);
+        let sync = sync::Sync::start(cx.clone(), sources);
+        let outlet = push::gateway::outlet::HttpOutlet::new(outgoing::Outgoing::new(&outgoing)?)?;
+        let unread = Arc::new(sync.clone());
+        let push_gateway = push::gateway::Gateway::new(
+            cx.clone(),
+            push_rules.clone(),
+            timeline.clone(),
+            unread,
+            Arc::new(outlet),
+        );
+        push_gateway.run();
+        let welcome = welcome::Welcome::new(cx.clone(), accounts.clone());
+        let well_known = well_known::WellKnown::new(cx.server_name.clone(), settings.well_known);
         Ok(Self(Arc::new(All {
             limits,
             accounts,
+            appservices,
             devices,
             profiles,
             account_data,
@@ -153,6 +198,7 @@ impl Services {
             media,
             presence,
             push,
+            push_gateway,
             push_rules,
             receipts,
             typing,
@@ -160,6 +206,8 @@ impl Services {
             timeline,
             view,
             sync,
+            welcome,
+            well_known,
         })))
     }
 }

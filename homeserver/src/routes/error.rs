@@ -172,6 +172,7 @@ impl From<Error> for ApiError {
 fn code_name(code: Code) -> (StatusCode, &'static str) {
     const BAD: StatusCode = StatusCode::BAD_REQUEST;
     match code {
+        Code::Unauthorized => (StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED"),
         Code::UnsupportedRoomVersion => (BAD, "M_UNSUPPORTED_ROOM_VERSION"),
         Code::IncompatibleRoomVersion => (BAD, "M_INCOMPATIBLE_ROOM_VERSION"),
         Code::InvalidRoomState => (BAD, "M_INVALID_ROOM_STATE"),

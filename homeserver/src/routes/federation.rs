@@ -2,10 +2,11 @@
 
 pub mod media;
 pub mod openid;
+pub mod version;
 
 use super::call::Endpoints;
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     let endpoints = media::endpoints(endpoints);
-    endpoints.endpoint(openid::get)
+    endpoints.endpoint(version::get).endpoint(openid::get)
 }

@@ -77,6 +77,12 @@ sql!(
     ORDER BY c.pos LIMIT $3"
 );
 sql!(
+    BETWEEN,
+    "
+    SELECT room_nid, user_nid, kind, thread, event_id, ts FROM receipts
+    WHERE pos > $1 AND pos <= $2 ORDER BY pos LIMIT $3"
+);
+sql!(
     MARK_LANE,
     "
     INSERT INTO read_marks (user_nid, room_nid, thread_nid, event_nid, seq)
@@ -160,6 +166,14 @@ pub async fn since(tx: &mut Tx, rooms: &[(i64, i64)], until: i64, reader_nid: i6
 /// The driver's.
 pub async fn local_between(tx: &mut Tx, since: i64, until: i64, limit: i64) -> Result<Vec<Receipt>> {
     fetch_all!(tx, LOCAL_BETWEEN, since, until, limit)
+}
+
+/// Receipts of all rooms and users with `since < pos <= until`, at most `limit`, in order; private ones too.
+///
+/// # Errors
+/// The driver's.
+pub async fn between(tx: &mut Tx, since: i64, until: i64, limit: i64) -> Result<Vec<Receipt>> {
+    fetch_all!(tx, BETWEEN, since, until, limit)
 }
 
 /// One lane (0: the main timeline, else a thread's root) is read up to an event: move its mark, never back, and drop what
