@@ -16,7 +16,7 @@ use services::{
     },
     context, federation,
     limits::{self, Rate},
-    outgoing, presence, well_known,
+    media, outgoing, presence, well_known,
 };
 
 use super::{Config, sections::RegistrationMode, value::Listen};
@@ -102,6 +102,19 @@ impl Config {
             join: Rate::new(limits.join_burst, limits.join_per_minute),
             media: Rate::new(limits.media_burst, limits.media_per_minute),
             request: Rate::new(limits.request_burst, limits.request_per_minute),
+        }
+    }
+
+    fn media(&self) -> media::Settings {
+        let media = &self.media;
+        media::Settings {
+            folder: media.dir.clone().unwrap_or_else(|| self.server.data_dir.join("media")),
+            key_file: self.server.data_dir.join("media.key"),
+            upload_bytes_max: media.upload_max.0,
+            remote_bytes_max: media.upload_max.0,
+            remote_kept: media.remote_kept_for,
+            is_frozen: !media.unauthenticated,
+            ..media::Settings::default()
         }
     }
 
