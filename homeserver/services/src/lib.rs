@@ -32,8 +32,8 @@ pub mod push;
 pub mod push_rules;
 pub mod reading;
 pub mod receipts;
-pub mod rooms;
 pub mod resident;
+pub mod rooms;
 pub mod sync;
 pub mod timeline;
 pub mod to_device;
@@ -100,10 +100,10 @@ pub struct All {
     pub timeline: timeline::Timeline,
     /// Events as readers see them.
     pub view: view::View,
-    /// Rooms.
-    pub rooms: rooms::Rooms,
     /// Who may read what.
     pub reading: reading::Reading,
+    /// Rooms.
+    pub rooms: rooms::Rooms,
     /// What happened since a client last asked.
     pub sync: sync::Sync,
     /// The first administrator's link.
@@ -189,14 +189,18 @@ impl Services {
             joining::Joining::new(cx.clone(), timeline.clone(), federation.clone(), incoming.clone(), resident.clone());
         let view = view::View::new(cx.clone(), timeline.clone());
         let ignored = ignored::Ignored::start(cx.clone());
+        let registry = appservices.registry().clone();
+        let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored, registry);
         let sources = rooms::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
+            reading: reading.clone(),
             profiles: profiles.clone(),
-            ignored,
+            appservices: appservices.clone(),
+            joining: joining.clone(),
+            incoming: incoming.clone(),
         };
         let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
-        let reading = reading::Reading::new(cx.clone(), timeline.clone());
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),

@@ -70,11 +70,22 @@ impl Config {
             accounts: self.accounts(),
             appservices: self.appservices(registrations),
             keys: services::keys::Settings::default(),
+            rooms: self.rooms()?,
             federation: self.federation()?,
             media: self.media_files(),
             presence: presence::Settings { is_on: self.presence.enabled, ..presence::Settings::default() },
             well_known: self.well_known(client_address)?,
         })
+    }
+
+    fn rooms(&self) -> anyhow::Result<services::rooms::Settings> {
+        let version = &self.rooms.default_version;
+        let default_version =
+            ruma::RoomVersionId::try_from(version.as_str())
+                .ok()
+                .filter(room::versions::can_create)
+                .with_context(|| format!("rooms.default_version: rooms of version {version} are not made here"))?;
+        Ok(services::rooms::Settings { default_version })
     }
 
     fn media_files(&self) -> services::media::Settings {
