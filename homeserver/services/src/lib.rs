@@ -194,10 +194,18 @@ impl Services {
         let joining =
             joining::Joining::new(cx.clone(), timeline.clone(), federation.clone(), incoming.clone(), resident.clone());
         let view = view::View::new(cx.clone(), timeline.clone());
-        let reading = reading::Reading::new(cx.clone(), timeline.clone());
         let ignored = ignored::Ignored::start(cx.clone());
-        let sources =
-            rooms::Sources { timeline: timeline.clone(), view: view.clone(), profiles: profiles.clone(), ignored };
+        let registry = appservices.registry().clone();
+        let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored, registry);
+        let sources = rooms::Sources {
+            timeline: timeline.clone(),
+            view: view.clone(),
+            reading: reading.clone(),
+            profiles: profiles.clone(),
+            appservices: appservices.clone(),
+            joining: joining.clone(),
+            incoming: incoming.clone(),
+        };
         let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
         let sources = sync::Sources {
             timeline: timeline.clone(),
