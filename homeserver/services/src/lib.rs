@@ -12,24 +12,32 @@ pub mod accounts;
 pub mod clock;
 pub mod context;
 pub mod devices;
+pub mod directory;
 pub mod error;
 pub mod federation;
 pub mod filters;
+pub mod ignored;
 pub mod joined;
 pub mod key_backup;
 pub mod keys;
 pub mod limits;
 pub mod notify;
+pub mod place;
 pub mod presence;
 pub mod profiles;
 pub mod push;
 pub mod push_rules;
 pub mod reading;
 pub mod receipts;
+pub mod relations;
+pub mod reports;
+pub mod search;
+pub mod spaces;
 pub mod sync;
 pub mod timeline;
 pub mod to_device;
 pub mod typing;
+pub mod user_directory;
 pub mod valkey;
 pub mod view;
 
@@ -81,6 +89,18 @@ pub struct All {
     pub view: view::View,
     /// Who may read what.
     pub reading: reading::Reading,
+    /// What was said about events.
+    pub relations: relations::Relations,
+    /// Rooms by name.
+    pub directory: directory::Directory,
+    /// Rooms seen from outside.
+    pub spaces: spaces::Spaces,
+    /// Messages by their words.
+    pub search: search::Search,
+    /// Users by name.
+    pub user_directory: user_directory::UserDirectory,
+    /// What users find wrong.
+    pub reports: reports::Reports,
     /// What happened since a client last asked.
     pub sync: sync::Sync,
 }
@@ -125,7 +145,14 @@ impl Services {
         let push_rules = push_rules::Rules::new(cx.clone());
         let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
         let view = view::View::new(cx.clone(), timeline.clone());
-        let reading = reading::Reading::new(cx.clone(), timeline.clone());
+        let ignored = ignored::Ignored::start(cx.clone());
+        let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored);
+        let relations = relations::Relations::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
+        let directory = directory::Directory::new(cx.clone(), timeline.clone(), reading.clone());
+        let spaces = spaces::Spaces::new(cx.clone(), timeline.clone());
+        let search = search::Search::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
+        let user_directory = user_directory::UserDirectory::new(cx.clone(), timeline.clone());
+        let reports = reports::Reports::new(cx.clone(), timeline.clone(), reading.clone());
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
@@ -155,6 +182,12 @@ impl Services {
             timeline,
             view,
             reading,
+            relations,
+            directory,
+            spaces,
+            search,
+            user_directory,
+            reports,
             sync,
         })))
     }
