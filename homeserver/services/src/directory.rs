@@ -21,6 +21,7 @@ use storage::{aliases, rooms};
 use crate::{
     Context, Error, Result,
     accounts::User,
+    appservices::Appservices,
     error::Code,
     reading::Reading,
     timeline::{Timeline, now::RoomNow},
@@ -44,15 +45,6 @@ pub trait RemoteDirectory: fmt::Debug + Send + Sync {
 
     /// A page of another server's list.
     fn public_rooms<'a>(&'a self, server: &'a ServerName, query: &'a Query) -> BoxFuture<'a, Result<Page>>;
-}
-
-/// What application services have to say about aliases: a seam that the service of that name fills.
-pub trait AliasNamespaces: fmt::Debug + Send + Sync {
-    /// Whether an alias lies in a namespace that some application service other than `id` has for itself.
-    fn is_reserved(&self, id: Option<&str>, alias: &RoomAliasId) -> bool;
-
-    /// Ask the application services that have an alias in their namespaces to make its room. True when one says it did.
-    fn make<'a>(&'a self, alias: &'a RoomAliasId) -> BoxFuture<'a, bool>;
 }
 
 /// Which public rooms somebody wants to see.
@@ -152,24 +144,19 @@ pub struct Directory {
     timeline: Timeline,
     reading: Reading,
     remote: Arc<OnceLock<Arc<dyn RemoteDirectory>>>,
-    namespaces: Arc<OnceLock<Arc<dyn AliasNamespaces>>>,
+    appservices: Appservices,
 }
 
 impl Directory {
     /// From these.
     #[must_use]
-    pub fn new(cx: Context, timeline: Timeline, reading: Reading) -> Self {
-        Self { cx, timeline, reading, remote: Arc::default(), namespaces: Arc::default() }
+    pub fn new(cx: Context, timeline: Timeline, reading: Reading, appservices: Appservices) -> Self {
+        Self { cx, timeline, reading, appservices, remote: Arc::default() }
     }
 
     /// Connect the way to other servers; once, before the first request.
     pub fn connect_remote(&self, remote: Arc<dyn RemoteDirectory>) {
         let _ = self.remote.set(remote);
-    }
-
-    /// Connect the application services; once, before the first request.
-    pub fn connect_namespaces(&self, namespaces: Arc<dyn AliasNamespaces>) {
-        let _ = self.namespaces.set(namespaces);
     }
 
     /// The room an alias stands for, and servers that are in it.
@@ -184,8 +171,7 @@ impl Directory {
             return Ok(found);
         }
         // An application service may make the room this moment.
-        let namespaces = self.namespaces.get().ok_or(Error::NotFound("room alias"))?;
-        if namespaces.make(alias).await
+        if self.appservices.query_alias(alias).await
             && let Some(found) = self.resolve_local(alias).await?
         {
             return Ok(found);
@@ -280,8 +266,7 @@ impl Directory {
         if !self.cx.is_us(alias.server_name()) {
             return Err(Error::InvalidParam("this alias belongs to another server".to_owned()));
         }
-        let id = user.appservice.as_deref();
-        if self.namespaces.get().is_some_and(|namespaces| namespaces.is_reserved(id, alias)) {
+        if self.appservices.registry().is_alias_reserved(user.appservice.as_deref(), alias) {
             return Err(Error::Specific(Code::Exclusive, "the alias belongs to an application service".to_owned()));
         }
         Ok(())

@@ -69,6 +69,8 @@ pub enum Error {
 /// Error codes that no general variant of [`Error`] stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
+    /// `M_UNAUTHORIZED`: another server did not prove who it is.
+    Unauthorized,
     /// `M_UNSUPPORTED_ROOM_VERSION`
     UnsupportedRoomVersion,
     /// `M_INCOMPATIBLE_ROOM_VERSION`
@@ -111,6 +113,8 @@ pub enum Code {
     DuplicateAnnotation,
     /// `M_NOT_YET_UPLOADED`
     NotYetUploaded,
+    /// `M_UNKNOWN`, 400: there is no picture to make a thumbnail of.
+    CannotThumbnail,
     /// `M_CANNOT_OVERWRITE_MEDIA`
     CannotOverwriteMedia,
     /// `M_KEY_TOO_LARGE`

@@ -1,30 +1,81 @@
 //! The way out to other servers, and what both ways share.
+//!
+//! | module | question it answers |
+//! |---|---|
+//! | [`discovery`] | where is a server of this name? |
+//! | [`client`] | how is it asked, and what may that cost? |
+//! | [`health`] | who does not answer, and when is it asked again? |
+//! | [`signing`] | what do we sign with? |
+//! | [`keys`] | what do others sign with? |
+//! | `auth` | who asks us? |
+//!
+//! Not here: what comes in ([`crate::incoming`]).
 
+mod auth;
+pub mod client;
+pub mod discovery;
+pub mod health;
+pub mod keys;
 pub mod signing;
 
 use ruma::OwnedServerName;
 
-use crate::{Context, Error, Result};
+use crate::{
+    Context, Result,
+    outgoing::{self, Outgoing},
+};
+use client::Client;
+use health::Health;
+use keys::Keys;
+
+/// How we deal with other servers.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whether we deal with other servers at all.
+    pub is_enabled: bool,
+    /// Whom to trust and where not to go.
+    pub outgoing: outgoing::Settings,
+    /// Servers asked for the keys of servers that do not answer.
+    pub notaries: Vec<OwnedServerName>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { is_enabled: true, outgoing: outgoing::Settings::default(), notaries: Vec::new() }
+    }
+}
 
 /// Federation with other servers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Federation {
     cx: Context,
+    settings: Settings,
+    client: Client,
+    keys: Keys,
 }
 
 impl Federation {
-    /// On `cx`.
-    #[must_use]
-    pub fn new(cx: Context) -> Self {
-        Self { cx }
-    }
-
-    /// The server that signed a request.
+    /// With these settings, and with what the last run learned of other servers.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] when the signature is missing, wrong or not for us.
-    pub async fn authenticate(&self, _request: &http::Request<&[u8]>) -> Result<OwnedServerName> {
-        let _ = &self.cx;
-        Err(Error::forbidden("federation is off"))
+    /// The database's; [`crate::Error::Internal`] when a trusted authority cannot be read.
+    pub async fn start(cx: Context, settings: Settings) -> Result<Self> {
+        let outgoing = Outgoing::new(&settings.outgoing)?;
+        let health = Health::load(cx.clone()).await?;
+        let client = Client::new(cx.clone(), settings.is_enabled, outgoing, health)?;
+        let keys = Keys::new(cx.clone(), client.clone(), settings.notaries.clone());
+        Ok(Self { cx, settings, client, keys })
+    }
+
+    /// Asks other servers.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Keys of other servers, and our own.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 }

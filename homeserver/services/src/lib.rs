@@ -9,6 +9,7 @@
 
 pub mod account_data;
 pub mod accounts;
+pub mod appservices;
 pub mod clock;
 pub mod context;
 pub mod devices;
@@ -17,11 +18,15 @@ pub mod error;
 pub mod federation;
 pub mod filters;
 pub mod ignored;
+pub mod incoming;
 pub mod joined;
+pub mod joining;
 pub mod key_backup;
 pub mod keys;
 pub mod limits;
+pub mod media;
 pub mod notify;
+pub mod outgoing;
 pub mod place;
 pub mod presence;
 pub mod profiles;
@@ -31,6 +36,7 @@ pub mod reading;
 pub mod receipts;
 pub mod relations;
 pub mod reports;
+pub mod resident;
 pub mod search;
 pub mod spaces;
 pub mod sync;
@@ -40,9 +46,12 @@ pub mod typing;
 pub mod user_directory;
 pub mod valkey;
 pub mod view;
+pub mod welcome;
+pub mod well_known;
 
 pub use context::Context;
 pub use error::{Error, Result};
+pub use storage::Settings as DatabaseSettings;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -57,6 +66,8 @@ pub struct All {
     pub limits: limits::Limits,
     /// Accounts and access tokens.
     pub accounts: accounts::Accounts,
+    /// Bridges, bots and the voice service.
+    pub appservices: appservices::Appservices,
     /// Devices.
     pub devices: devices::Devices,
     /// Profiles.
@@ -71,6 +82,8 @@ pub struct All {
     pub key_backup: key_backup::KeyBackup,
     /// Messages between devices.
     pub to_device: to_device::ToDevice,
+    /// Files.
+    pub media: media::Media,
     /// Who is there.
     pub presence: presence::Presence,
     /// Whom events are pushed to.
@@ -83,6 +96,12 @@ pub struct All {
     pub typing: typing::Typing,
     /// Other servers.
     pub federation: federation::Federation,
+    /// What other servers send us.
+    pub incoming: incoming::Incoming,
+    /// What other servers ask of us.
+    pub resident: resident::Resident,
+    /// Asking other servers to let our users in.
+    pub joining: joining::Joining,
     /// Events of rooms.
     pub timeline: timeline::Timeline,
     /// Events as readers see them.
@@ -103,6 +122,10 @@ pub struct All {
     pub reports: reports::Reports,
     /// What happened since a client last asked.
     pub sync: sync::Sync,
+    /// The first administrator's link.
+    pub welcome: welcome::Welcome,
+    /// Where this server is found.
+    pub well_known: well_known::WellKnown,
 }
 
 /// The settings of every service.
@@ -114,8 +137,18 @@ pub struct Settings {
     pub limits: limits::Settings,
     /// Accounts.
     pub accounts: accounts::Settings,
+    /// Application services.
+    pub appservices: appservices::Settings,
     /// Public keys of devices and users.
     pub keys: keys::Settings,
+    /// Other servers.
+    pub federation: federation::Settings,
+    /// Files.
+    pub media: media::Settings,
+    /// Who is there.
+    pub presence: presence::Settings,
+    /// Where this server is found.
+    pub well_known: well_known::Settings,
 }
 
 impl Services {
@@ -128,8 +161,10 @@ impl Services {
             Some(url) => Some(valkey::Valkey::connect(url, cx.server_name.as_str()).await?),
             None => None,
         };
+        let registry = appservices::registry::Registry::load(&settings.appservices.registry, &cx.server_name)?;
         let limits = limits::Limits::new(cx.clone(), settings.limits, valkey.clone());
         let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
+        accounts.tokens.connect_appservices(Arc::new(registry.clone()));
         let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(keys::remote::Alone));
         let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone(), keys.clone());
         let profiles = profiles::Profiles::new(cx.clone());
@@ -137,18 +172,40 @@ impl Services {
         let filters = filters::Filters::new(cx.clone());
         let key_backup = key_backup::KeyBackup::new(cx.clone());
         let to_device = to_device::ToDevice::new(cx.clone(), Arc::new(to_device::Alone));
-        let presence = presence::Presence::new(cx.clone(), presence::Settings::default());
+        let presence = presence::Presence::new(cx.clone(), settings.presence);
         let receipts = receipts::Receipts::new(cx.clone());
         let typing = typing::Typing::new(cx.clone());
-        let federation = federation::Federation::new(cx.clone());
-        let timeline = timeline::Timeline::start(cx.clone());
+        let outgoing = settings.federation.outgoing.clone();
+        let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
+        let media = media::Media::start(cx.clone(), settings.media, Arc::new(media::remote::Alone)).await?;
         let push_rules = push_rules::Rules::new(cx.clone());
+        let timeline = timeline::Timeline::start(cx.clone(), push_rules.clone());
         let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
+        let appservices = appservices::Appservices::start(
+            cx.clone(),
+            &settings.appservices,
+            registry.clone(),
+            &outgoing,
+            &accounts,
+            &timeline,
+        )
+        .await?;
+        let ephemeral = incoming::Ephemeral {
+            typing: typing.clone(),
+            receipts: receipts.clone(),
+            presence: presence.clone(),
+            keys: keys.clone(),
+            to_device: to_device.clone(),
+        };
+        let incoming = incoming::Incoming::start(cx.clone(), timeline.clone(), federation.clone(), ephemeral).await?;
+        let resident = resident::Resident::new(cx.clone(), timeline.clone(), incoming.clone());
+        let joining =
+            joining::Joining::new(cx.clone(), timeline.clone(), federation.clone(), incoming.clone(), resident.clone());
         let view = view::View::new(cx.clone(), timeline.clone());
         let ignored = ignored::Ignored::start(cx.clone());
-        let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored);
+        let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored, registry);
         let relations = relations::Relations::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
-        let directory = directory::Directory::new(cx.clone(), timeline.clone(), reading.clone());
+        let directory = directory::Directory::new(cx.clone(), timeline.clone(), reading.clone(), appservices.clone());
         let spaces = spaces::Spaces::new(cx.clone(), timeline.clone());
         let search = search::Search::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
         let user_directory = user_directory::UserDirectory::new(cx.clone(), timeline.clone());
@@ -161,11 +218,15 @@ impl Services {
             presence: presence.clone(),
             keys: keys.clone(),
             to_device: to_device.clone(),
+            push_rules: push_rules.clone(),
         };
-        let sync = sync::Sync::start(cx, sources);
+        let sync = sync::Sync::start(cx.clone(), sources);
+        let welcome = welcome::Welcome::new(cx.clone(), accounts.clone());
+        let well_known = well_known::WellKnown::new(cx.server_name.clone(), settings.well_known);
         Ok(Self(Arc::new(All {
             limits,
             accounts,
+            appservices,
             devices,
             profiles,
             account_data,
@@ -173,12 +234,16 @@ impl Services {
             keys,
             key_backup,
             to_device,
+            media,
             presence,
             push,
             push_rules,
             receipts,
             typing,
             federation,
+            incoming,
+            resident,
+            joining,
             timeline,
             view,
             reading,
@@ -189,6 +254,8 @@ impl Services {
             user_directory,
             reports,
             sync,
+            welcome,
+            well_known,
         })))
     }
 }

@@ -40,8 +40,6 @@ use crate::{Context, Result, notify::Whisper};
 
 /// Users a single event may mention by id; more are not highlighted.
 const MENTIONS_MAX: usize = 100;
-/// Readers whose names are looked for in the text of an event that does not say whom it mentions.
-const NAMED_READERS_MAX: usize = 500;
 /// Rulesets kept in memory.
 const USERS_MAX: usize = 100_000;
 /// Rooms whose mode is remembered for one ruleset.
@@ -73,10 +71,30 @@ pub struct Reader<'a> {
     pub display_name: Option<&'a str>,
 }
 
-/// Knows what members call themselves in the room of the event that is judged.
+/// What a local member is called in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Called {
+    user_nid: i64,
+    display_name: Option<String>,
+    /// Localpart and name, in lower case.
+    words: Vec<String>,
+}
+
+impl Called {
+    /// From the member's id and the name in their member event.
+    #[must_use]
+    pub fn new(user_nid: i64, user_id: &str, display_name: Option<String>) -> Self {
+        let localpart = user_id.strip_prefix('@').and_then(|id| id.split_once(':')).map(|(localpart, _)| localpart);
+        let words = [localpart, display_name.as_deref()].into_iter().flatten();
+        let words = words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
+        Self { user_nid, display_name, words }
+    }
+}
+
+/// Knows what the readers are called in the room of the event that is judged.
 pub trait Names: Send + Sync {
-    /// The names of these members; those without one are absent.
-    fn display_names<'a>(&'a self, user_nids: &'a [i64]) -> BoxFuture<'a, Result<HashMap<i64, String>>>;
+    /// Local members with their names; may be none in rooms too large to look.
+    fn called(&self) -> BoxFuture<'_, Result<Arc<[Called]>>>;
 }
 
 /// How a reader counts what is unread in a room.
@@ -214,7 +232,7 @@ impl Rules {
         let mut context = context(facts, &self.shared.nobody);
         let default = judge(&self.shared.rules, &flat, &context);
         let sender_nid = self.cx.numbers.user_if_known(&event.sender).await?;
-        let named = self.named(event, readers, names).await?;
+        let named = self.named(event, names).await?;
         // Who is judged alone: readers with rules of their own, and those the event may name.
         let mode_of = |ready: &Ready| ready.mode(&facts.room_id);
         let alone: Vec<(i64, &Arc<Ready>, Mode)> = readers
@@ -310,8 +328,8 @@ impl Rules {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Which of `readers` an event may name.
-    async fn named(&self, event: &Pdu, readers: &[i64], names: &dyn Names) -> Result<Named> {
+    /// Whom an event may name.
+    async fn named(&self, event: &Pdu, names: &dyn Names) -> Result<Named> {
         let says = Says::of(event);
         let mut named = Named::default();
         for user_id in says.user_ids.iter().take(MENTIONS_MAX) {
@@ -320,15 +338,11 @@ impl Rules {
                 named.users.extend(self.cx.numbers.user_if_known(user_id).await?);
             }
         }
-        let Some(text) = says.text.filter(|_| readers.len() <= NAMED_READERS_MAX) else { return Ok(named) };
-        named.names = names.display_names(readers).await?;
-        let user_ids = self.cx.numbers.user_names(readers).await?;
-        for nid in readers {
-            let localpart =
-                user_ids.get(nid).and_then(|id| id.strip_prefix('@')?.split_once(':').map(|(part, _)| part));
-            let candidates = [localpart, named.names.get(nid).map(String::as_str)];
-            if candidates.into_iter().flatten().any(|name| !name.is_empty() && text.contains(&name.to_lowercase())) {
-                named.users.insert(*nid);
+        let Some(text) = says.text else { return Ok(named) };
+        for member in names.called().await?.iter() {
+            if member.words.iter().any(|word| text.contains(word)) {
+                named.users.insert(member.user_nid);
+                named.names.extend(member.display_name.clone().map(|name| (member.user_nid, name)));
             }
         }
         Ok(named)
@@ -403,7 +417,7 @@ fn exception(user_nid: i64, mode: Mode, default_notifies: bool, outcome: &Outcom
 #[derive(Debug, Default)]
 struct Named {
     users: HashSet<i64>,
-    /// Names in the room of the readers, when they were asked for.
+    /// What those whose name is in the text are called.
     names: HashMap<i64, String>,
 }
 

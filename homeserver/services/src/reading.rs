@@ -9,8 +9,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt,
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use room::{
@@ -28,6 +27,7 @@ use storage::members;
 use crate::{
     Context, Error, Result,
     accounts::User,
+    appservices::registry::Registry,
     ignored::Ignored,
     timeline::{Timeline, events::Stored, now::RoomNow, snapshots::Snapshot},
     view::{Reader, txn_prefix},
@@ -35,12 +35,6 @@ use crate::{
 
 /// Memberships of one user looked back through to find whether they ever joined.
 const MEMBERSHIPS_BACK_MAX: usize = 20;
-
-/// What reading must know of application services: a seam that the service of that name fills.
-pub trait RoomNamespaces: fmt::Debug + Send + Sync {
-    /// Whether the `rooms` namespace of the application service `id` covers the room.
-    fn covers_room(&self, id: &str, room: &RoomId) -> bool;
-}
 
 /// With what right somebody reads a room.
 #[derive(Debug, Clone)]
@@ -87,7 +81,7 @@ pub struct Reading {
     cx: Context,
     timeline: Timeline,
     ignored: Ignored,
-    namespaces: Arc<OnceLock<Arc<dyn RoomNamespaces>>>,
+    registry: Registry,
 }
 
 /// What decides about one event: the state entries at it, and after it where it changes them.
@@ -100,13 +94,8 @@ struct Facts {
 impl Reading {
     /// On `timeline`.
     #[must_use]
-    pub fn new(cx: Context, timeline: Timeline, ignored: Ignored) -> Self {
-        Self { cx, timeline, ignored, namespaces: Arc::default() }
-    }
-
-    /// Connect the namespaces of application services; once, before the first request.
-    pub fn connect_namespaces(&self, namespaces: Arc<dyn RoomNamespaces>) {
-        let _ = self.namespaces.set(namespaces);
+    pub fn new(cx: Context, timeline: Timeline, ignored: Ignored, registry: Registry) -> Self {
+        Self { cx, timeline, ignored, registry }
     }
 
     /// With what right `user` reads `room_id`.
@@ -131,10 +120,7 @@ impl Reading {
         if now.has_local(user.nid) {
             return Ok(Some(Right::Joined));
         }
-        let speaks_for_owner = user
-            .appservice
-            .as_ref()
-            .is_some_and(|id| self.namespaces.get().is_some_and(|namespaces| namespaces.covers_room(id, &now.room_id)));
+        let speaks_for_owner = user.appservice.as_ref().is_some_and(|id| self.registry.covers_room(id, &now.room_id));
         if speaks_for_owner {
             return Ok(Some(Right::Appservice));
         }

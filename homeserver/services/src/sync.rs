@@ -170,6 +170,8 @@ pub struct Sources {
     pub keys: crate::keys::Keys,
     /// Messages between devices.
     pub to_device: crate::to_device::ToDevice,
+    /// Which event notifies whom.
+    pub push_rules: crate::push_rules::Rules,
 }
 
 /// Answers `/sync`. Cheap to clone.

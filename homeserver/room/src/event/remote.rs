@@ -96,6 +96,11 @@ impl Unverified {
         &self.room_id
     }
 
+    /// The rules it was read by.
+    pub fn rules(&self) -> &'static Rules {
+        self.rules
+    }
+
     /// The user who is said to have sent it.
     pub fn sender(&self) -> &UserId {
         match self.object.get("sender") {

@@ -25,11 +25,11 @@ use storage::{pushers as table, pushers::Pusher, timeline as stream_table};
 use tokio::sync::Notify as Bell;
 
 use self::outlet::Outlet;
-use super::{FORGET_PUSHERS, notifications::facts};
+use super::FORGET_PUSHERS;
 use crate::{
     Context, Result,
     notify::Whisper,
-    push_rules::{Names, Outcome, Reader, Rules},
+    push_rules::{Outcome, Reader, Rules},
     timeline::{Timeline, events::Stored, now::RoomNow},
 };
 
@@ -231,7 +231,7 @@ impl Gateway {
             let Some(Some(outcome)) = outcomes.get(&nid) else { continue };
             let list = deliveries.entry(at).or_default();
             if list.len() < PER_PUSHER_MAX {
-                let sender_name = self.name_of(&now, &event.pdu.sender).await?;
+                let sender_name = self.0.timeline.display_name(&now, &event.pdu.sender).await?;
                 let (event, now) = (Arc::clone(event), Arc::clone(&now));
                 let is_target = target == Some(nid);
                 list.push(Delivery { pos, event, now, sender_name, is_target, outcome: outcome.clone() });
@@ -243,15 +243,10 @@ impl Gateway {
     async fn outcome(&self, event: &Stored, now: &RoomNow, user_nid: i64) -> Result<Option<Outcome>> {
         let ids = self.0.cx.numbers.user_names(&[user_nid]).await?;
         let Some(user_id) = ids.get(&user_nid).and_then(|id| UserId::parse(&**id).ok()) else { return Ok(None) };
-        let facts = facts(&self.0.timeline, now, event).await?;
-        let display_name = self.name_of(now, &user_id).await?;
+        let facts = self.0.timeline.push_facts(now, event).await?;
+        let display_name = self.0.timeline.display_name(now, &user_id).await?;
         let reader = Reader { user_nid, user_id: &user_id, display_name: display_name.as_deref() };
         self.0.rules.outcome(&event.pdu, &facts, reader).await
-    }
-
-    async fn name_of(&self, now: &RoomNow, user_id: &UserId) -> Result<Option<String>> {
-        let member = self.0.timeline.state_event(now, kind::MEMBER, user_id.as_str()).await?;
-        Ok(member.and_then(|member| field::<String>(&member.pdu.content, "displayname")))
     }
 
     /// Send a pusher its notifications, in order; the first failure ends it.
@@ -441,30 +436,4 @@ fn tweaks(actions: &str) -> Value {
         }
     }
     tweaks
-}
-
-/// What members call themselves in a room as it is now.
-pub struct RoomNames<'a> {
-    /// Where the member events are.
-    pub timeline: &'a Timeline,
-    /// The room.
-    pub now: &'a RoomNow,
-    /// For the users' ids.
-    pub cx: &'a Context,
-}
-
-impl Names for RoomNames<'_> {
-    fn display_names<'a>(&'a self, user_nids: &'a [i64]) -> BoxFuture<'a, Result<HashMap<i64, String>>> {
-        Box::pin(async move {
-            let ids = self.cx.numbers.user_names(user_nids).await?;
-            let mut names = HashMap::new();
-            for (nid, id) in ids {
-                let member = self.timeline.state_event(self.now, kind::MEMBER, &id).await?;
-                if let Some(name) = member.and_then(|member| field::<String>(&member.pdu.content, "displayname")) {
-                    names.insert(nid, name);
-                }
-            }
-            Ok(names)
-        })
-    }
 }

@@ -11,11 +11,9 @@ use super::Push;
 use crate::{
     Result,
     accounts::User,
-    push_rules::{Names as _, Outcome, Reader, RoomFacts},
-    timeline::{events::Stored, now::RoomNow},
+    push_rules::{Outcome, Reader},
+    timeline::events::Stored,
 };
-
-use super::gateway::RoomNames;
 
 /// Events judged for one page.
 const EVENTS_JUDGED_MAX: i64 = 500;
@@ -88,21 +86,11 @@ impl Push {
 
     async fn judged(&self, user: &User, event: &Stored) -> Result<Option<Outcome>> {
         let now = self.timeline.now(event.room_nid).await?;
-        let facts = facts(&self.timeline, &now, event).await?;
-        let names = RoomNames { timeline: &self.timeline, now: &now, cx: &self.cx };
-        let names = names.display_names(&[user.nid]).await?;
-        let display_name = names.get(&user.nid).map(String::as_str);
+        let facts = self.timeline.push_facts(&now, event).await?;
+        let display_name = self.timeline.display_name(&now, &user.user_id).await?;
+        let display_name = display_name.as_deref();
         self.rules
             .outcome(&event.pdu, &facts, Reader { user_nid: user.nid, user_id: &user.user_id, display_name })
             .await
     }
-}
-
-/// What the rules look at, of a room as it is now.
-pub(super) async fn facts(timeline: &crate::timeline::Timeline, now: &RoomNow, event: &Stored) -> Result<RoomFacts> {
-    Ok(RoomFacts {
-        room_id: now.room_id.clone(),
-        member_count: u64::try_from(now.inhabitants.joined).unwrap_or(0),
-        sender_may_notify_room: timeline.powers(now).await?.can_notify(&event.pdu.sender, "room"),
-    })
 }

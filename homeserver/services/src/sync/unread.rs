@@ -1,14 +1,20 @@
 //! How much of a room a user has not read.
 //!
 //! What notifies everybody is counted by the room's sequence: the room's count now, less the count at the user's read mark. What goes
-//! beyond (highlights, members with rules of their own) has rows. Each thread is a lane of its own.
+//! beyond (highlights, members with rules of their own) has rows. Each thread is a lane of its own. For readers whose rules keep plain
+//! messages silent the rows alone count ([`Mode`]).
 
 use std::collections::{BTreeMap, HashMap};
 
+use ruma::RoomId;
 use serde::Serialize;
 use storage::{relations, timeline};
 
-use crate::{Context, Result, timeline::now::RoomNow};
+use crate::{
+    Context, Result,
+    push_rules::{Mode, Rules},
+    timeline::now::RoomNow,
+};
 
 /// Counts of one lane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -39,15 +45,18 @@ impl Unread {
     }
 }
 
-/// What a user has not read of rooms; three statements for any number of rooms, one less when no room has threads.
+/// What a user has not read of rooms; three statements for any number of rooms, and one more when their rules are not in memory.
 ///
 /// # Errors
 /// The database's.
-pub async fn count(cx: &Context, user_nid: i64, rooms: &[&RoomNow]) -> Result<HashMap<i64, Unread>> {
+pub async fn count(cx: &Context, rules: &Rules, user_nid: i64, rooms: &[&RoomNow]) -> Result<HashMap<i64, Unread>> {
     let nids: Vec<i64> = rooms.iter().map(|room| room.nid).collect();
     if nids.is_empty() {
         return Ok(HashMap::new());
     }
+    let ids: Vec<&RoomId> = rooms.iter().map(|room| &*room.room_id).collect();
+    let modes: HashMap<i64, Mode> = nids.iter().copied().zip(rules.modes(user_nid, &ids).await?).collect();
+    let mode_of = |room_nid: i64| modes.get(&room_nid).copied().unwrap_or(Mode::Default);
     let mut tx = cx.store.read().await?;
     let marks = timeline::read_marks(&mut tx, user_nid, &nids).await?;
     let extras = timeline::push_counts(&mut tx, user_nid, &nids).await?;
@@ -58,10 +67,11 @@ pub async fn count(cx: &Context, user_nid: i64, rooms: &[&RoomNow]) -> Result<Ha
     let mut unread: HashMap<i64, Unread> = HashMap::with_capacity(rooms.len());
     for room in rooms {
         let read = marks.get(&(room.nid, 0)).map_or(0, |mark| mark.0);
-        let main = Counts { notification_count: room.notify_seq - read, highlight_count: 0 };
+        let by_default = if mode_of(room.nid).counts_default() { room.notify_seq - read } else { 0 };
+        let main = Counts { notification_count: by_default, highlight_count: 0 };
         unread.insert(room.nid, Unread { main, threads: BTreeMap::new() });
     }
-    for thread in threads {
+    for thread in threads.iter().filter(|thread| mode_of(thread.room_nid).counts_default()) {
         let read = marks.get(&(thread.room_nid, thread.root_nid)).map_or(0, |mark| mark.0);
         let count = thread.notify_seq - read;
         if count > 0
@@ -72,12 +82,18 @@ pub async fn count(cx: &Context, user_nid: i64, rooms: &[&RoomNow]) -> Result<Ha
     }
     for (room_nid, thread_nid, _, notify, highlight) in extras {
         let Some(room) = unread.get_mut(&room_nid) else { continue };
+        let adds = match mode_of(room_nid) {
+            Mode::Muted => continue,
+            mode if mode.counts_default() => notify,
+            _ => i64::from(notify >= 0),
+        };
         let lane = if thread_nid == 0 { &mut room.main } else { room.threads.entry(thread_nid).or_default() };
-        lane.notification_count += notify;
+        lane.notification_count += adds;
         lane.highlight_count += i64::from(highlight);
     }
     for room in unread.values_mut() {
         room.main.notification_count = room.main.notification_count.max(0);
+        room.threads.retain(|_, lane| lane.notification_count > 0 || lane.highlight_count > 0);
     }
     Ok(unread)
 }

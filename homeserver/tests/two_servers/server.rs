@@ -1,0 +1,133 @@
+//! A whole server of ours on a TLS listener of loopback, with its own database in memory, and an authority all of them trust.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum_server::{Handle, tls_rustls::RustlsConfig};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use ruma::{OwnedServerName, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use services::{
+    Context, Services, Settings,
+    clock::{Clock, Randomness},
+    context::Ground,
+    federation::{self, signing},
+    notify::Notify,
+    outgoing,
+};
+use storage::{Store, numbers::Numbers};
+
+/// Issues the certificates of one test.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    fn tls(&self, host: &str) -> RustlsConfig {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new([host.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let chain = vec![CertificateDer::from_pem_slice(certificate.pem().as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        RustlsConfig::from_config(Arc::new(config))
+    }
+}
+
+/// A running server.
+pub(crate) struct Server {
+    pub(crate) name: OwnedServerName,
+    pub(crate) services: Services,
+    pub(crate) cx: Context,
+    address: SocketAddr,
+    handle: Handle<SocketAddr>,
+    tls: RustlsConfig,
+}
+
+impl Server {
+    /// Named after the port it listens on.
+    pub(crate) async fn start(authority: &Authority) -> Self {
+        Self::start_with(authority, |_| {}).await
+    }
+
+    /// The same, with other settings.
+    pub(crate) async fn start_with(authority: &Authority, change: impl FnOnce(&mut Settings)) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let name: OwnedServerName = format!("localhost:{}", address.port()).try_into().unwrap();
+        let cx = context(&name).await;
+        let mut settings = settings(authority);
+        change(&mut settings);
+        let services = Services::start(cx.clone(), settings).await.unwrap();
+        let mut server = Self { name, services, cx, address, handle: Handle::new(), tls: authority.tls("localhost") };
+        server.listen(listener);
+        server
+    }
+
+    fn listen(&mut self, listener: std::net::TcpListener) {
+        listener.set_nonblocking(true).unwrap();
+        self.handle = Handle::new();
+        let app = homeserver::app(self.services.clone());
+        let serving = axum_server::from_tcp_rustls(listener, self.tls.clone()).unwrap().handle(self.handle.clone());
+        tokio::spawn(serving.serve(app.into_make_service()));
+    }
+
+    /// The same server started anew on the same database and port.
+    pub(crate) async fn restarted(self, authority: &Authority) -> Self {
+        self.vanish();
+        let cx = context_on(&self.name, self.cx.store.clone()).await;
+        let services = Services::start(cx.clone(), settings(authority)).await.unwrap();
+        let mut server = Self { services, cx, ..self };
+        server.return_again();
+        server
+    }
+
+    /// Stop listening; what runs inside goes on.
+    pub(crate) fn vanish(&self) {
+        self.handle.shutdown();
+    }
+
+    /// Listen again, at the same place.
+    pub(crate) fn return_again(&mut self) {
+        self.listen(std::net::TcpListener::bind(self.address).unwrap());
+    }
+}
+
+fn settings(authority: &Authority) -> Settings {
+    let outgoing = outgoing::Settings {
+        allow_private_addresses: true,
+        trusted_authorities: vec![authority.pem.clone().into_bytes()],
+    };
+    Settings { federation: federation::Settings { outgoing, ..federation::Settings::default() }, ..Settings::default() }
+}
+
+async fn context(name: &ServerName) -> Context {
+    context_on(name, Store::connect(&storage::Settings::new("sqlite::memory:")).await.unwrap()).await
+}
+
+async fn context_on(name: &ServerName, store: Store) -> Context {
+    let randomness = Randomness::system();
+    let signing_key = signing::load_or_create(&store, &randomness).await.unwrap();
+    Context::new(Ground {
+        server_name: name.to_owned(),
+        numbers: Numbers::new(store.clone(), name),
+        clock: Clock::system(),
+        randomness,
+        signing_key,
+        notify: Notify::start(store.clone()).await.unwrap(),
+        store,
+    })
+}
