@@ -37,6 +37,7 @@ pub mod receipts;
 pub mod relations;
 pub mod reports;
 pub mod resident;
+pub mod rooms;
 pub mod search;
 pub mod spaces;
 pub mod sync;
@@ -108,6 +109,8 @@ pub struct All {
     pub view: view::View,
     /// Who may read what.
     pub reading: reading::Reading,
+    /// Rooms.
+    pub rooms: rooms::Rooms,
     /// What was said about events.
     pub relations: relations::Relations,
     /// Rooms by name.
@@ -141,6 +144,8 @@ pub struct Settings {
     pub appservices: appservices::Settings,
     /// Public keys of devices and users.
     pub keys: keys::Settings,
+    /// Rooms.
+    pub rooms: rooms::Settings,
     /// Other servers.
     pub federation: federation::Settings,
     /// Files.
@@ -203,13 +208,16 @@ impl Services {
             joining::Joining::new(cx.clone(), timeline.clone(), federation.clone(), incoming.clone(), resident.clone());
         let view = view::View::new(cx.clone(), timeline.clone());
         let ignored = ignored::Ignored::start(cx.clone());
-        let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored, registry);
+        let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored.clone(), registry);
         let relations = relations::Relations::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
         let directory = directory::Directory::new(cx.clone(), timeline.clone(), reading.clone(), appservices.clone());
         let spaces = spaces::Spaces::new(cx.clone(), timeline.clone());
         let search = search::Search::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
         let user_directory = user_directory::UserDirectory::new(cx.clone(), timeline.clone());
         let reports = reports::Reports::new(cx.clone(), timeline.clone(), reading.clone());
+        let sources =
+            rooms::Sources { timeline: timeline.clone(), view: view.clone(), profiles: profiles.clone(), ignored };
+        let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
@@ -247,6 +255,7 @@ impl Services {
             timeline,
             view,
             reading,
+            rooms,
             relations,
             directory,
             spaces,

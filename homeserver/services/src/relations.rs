@@ -174,7 +174,7 @@ impl Relations {
         let access = self.reading.access(user, room_id).await?;
         let ts = i64::try_from(u64::from(ts.get())).unwrap_or(i64::MAX);
         let mut tx = self.cx.store.read().await?;
-        let rows = events::near(&mut tx, access.now.nid, ts, is_forward, NEAR_MAX).await?;
+        let rows = events::by_time(&mut tx, access.now.nid, ts, is_forward, NEAR_MAX).await?;
         drop(tx);
         let near = self.timeline.events.read(rows).await?;
         let near = self.reading.visible(&access, near).await?;

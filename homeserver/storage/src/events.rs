@@ -370,20 +370,12 @@ pub async fn after(tx: &mut Tx, room_nid: i64, place: Place, limit: i64) -> Resu
 ///
 /// # Errors
 /// The driver's.
-pub async fn near(tx: &mut Tx, room_nid: i64, ts: i64, forward: bool, limit: i64) -> Result<Vec<Row>> {
+pub async fn by_time(tx: &mut Tx, room_nid: i64, ts: i64, forward: bool, limit: i64) -> Result<Vec<Row>> {
     if forward {
         fetch_all!(tx, BY_TIME_FORWARD, room_nid, ts, limit)
     } else {
         fetch_all!(tx, BY_TIME_BACKWARD, room_nid, ts, limit)
     }
-}
-
-/// The visible event nearest to a time, as [`near`].
-///
-/// # Errors
-/// The driver's.
-pub async fn by_time(tx: &mut Tx, room_nid: i64, ts: i64, forward: bool) -> Result<Option<Row>> {
-    Ok(near(tx, room_nid, ts, forward, 1).await?.pop())
 }
 
 /// Replace an event's body (redaction) and its flags.

@@ -152,6 +152,21 @@ sql!(
 );
 sql!(TAKES_PART, "
     SELECT r.child_nid FROM relations AS r WHERE r.parent_id = $1 AND r.sender_nid = $2 AND r.rel_type = 'm.thread' LIMIT 1");
+sql!(
+    SAYS,
+    "
+    SELECT child_nid FROM relations
+    WHERE parent_id = $1 AND sender_nid = $2 AND rel_type = $3 AND kind = $4 AND key = $5 LIMIT 1"
+);
+
+/// Whether a user has said this about an event already: the same reaction.
+///
+/// # Errors
+/// The driver's.
+pub async fn says(tx: &mut Tx, parent_id: &str, user_nid: i64, rel_type: &str, kind: &str, key: &str) -> Result<bool> {
+    let row: Option<(i64,)> = fetch_optional!(tx, SAYS, parent_id, user_nid, rel_type, kind, key)?;
+    Ok(row.is_some())
+}
 
 /// Store a relation.
 ///
