@@ -81,6 +81,8 @@ pub enum Code {
     BadState,
     /// `M_BAD_ALIAS`
     BadAlias,
+    /// `M_UNKNOWN` with 409: the alias stands for a room already.
+    AliasInUse,
     /// `M_ROOM_IN_USE`
     RoomInUse,
     /// `M_USER_IN_USE`

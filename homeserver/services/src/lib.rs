@@ -13,6 +13,7 @@ pub mod appservices;
 pub mod clock;
 pub mod context;
 pub mod devices;
+pub mod directory;
 pub mod error;
 pub mod federation;
 pub mod filters;
@@ -26,18 +27,24 @@ pub mod limits;
 pub mod media;
 pub mod notify;
 pub mod outgoing;
+pub mod place;
 pub mod presence;
 pub mod profiles;
 pub mod push;
 pub mod push_rules;
 pub mod reading;
 pub mod receipts;
+pub mod relations;
+pub mod reports;
 pub mod resident;
 pub mod rooms;
+pub mod search;
+pub mod spaces;
 pub mod sync;
 pub mod timeline;
 pub mod to_device;
 pub mod typing;
+pub mod user_directory;
 pub mod valkey;
 pub mod view;
 pub mod welcome;
@@ -106,8 +113,18 @@ pub struct All {
     pub reading: reading::Reading,
     /// Rooms.
     pub rooms: rooms::Rooms,
-    /// Rooms.
-    /// Who may read what.
+    /// What was said about events.
+    pub relations: relations::Relations,
+    /// Rooms by name.
+    pub directory: directory::Directory,
+    /// Rooms seen from outside.
+    pub spaces: spaces::Spaces,
+    /// Messages by their words.
+    pub search: search::Search,
+    /// Users by name.
+    pub user_directory: user_directory::UserDirectory,
+    /// What users find wrong.
+    pub reports: reports::Reports,
     /// What happened since a client last asked.
     pub sync: sync::Sync,
     /// The first administrator's link.
@@ -176,7 +193,7 @@ impl Services {
         let appservices = appservices::Appservices::start(
             cx.clone(),
             &settings.appservices,
-            registry,
+            registry.clone(),
             &outgoing,
             &accounts,
             &timeline,
@@ -196,7 +213,13 @@ impl Services {
         let view = view::View::new(cx.clone(), timeline.clone());
         let ignored = ignored::Ignored::start(cx.clone());
         let registry = appservices.registry().clone();
-        let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored, registry);
+        let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored.clone(), registry);
+        let relations = relations::Relations::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
+        let directory = directory::Directory::new(cx.clone(), timeline.clone(), reading.clone(), appservices.clone());
+        let spaces = spaces::Spaces::new(cx.clone(), timeline.clone());
+        let search = search::Search::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
+        let user_directory = user_directory::UserDirectory::new(cx.clone(), timeline.clone());
+        let reports = reports::Reports::new(cx.clone(), timeline.clone(), reading.clone());
         let sources = rooms::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
@@ -256,6 +279,12 @@ impl Services {
             view,
             reading,
             rooms,
+            relations,
+            directory,
+            spaces,
+            search,
+            user_directory,
+            reports,
             sync,
             welcome,
             well_known,

@@ -9,6 +9,7 @@ pub mod create_room;
 pub mod dehydrated_device;
 pub mod delete_devices;
 pub mod devices;
+pub mod directory;
 pub mod join;
 pub mod joined_rooms;
 pub mod keys;
@@ -16,19 +17,25 @@ pub mod knock;
 pub mod login;
 pub mod logout;
 pub mod media;
+pub mod mutual_rooms;
 pub mod notifications;
 pub mod presence;
 pub mod profile;
+pub mod public_rooms;
 pub mod pushers;
 pub mod pushrules;
 pub mod refresh;
 pub mod register;
 pub mod room_keys;
+pub mod room_summary;
 pub mod rooms;
+pub mod search;
 pub mod send_to_device;
 pub mod sync;
 pub mod thirdparty;
 pub mod user;
+pub mod user_directory;
+pub mod users;
 pub mod versions;
 
 use axum::routing;
@@ -45,6 +52,7 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     let endpoints = account_data(endpoints);
     let endpoints = push(endpoints);
     let endpoints = media::endpoints(endpoints);
+    let endpoints = finding(endpoints);
     thirdparty::endpoints(endpoints).endpoint(appservice::post_ping)
 }
 
@@ -105,6 +113,40 @@ fn accounts(endpoints: Endpoints) -> Endpoints {
         .endpoint(admin::put_lock)
         .endpoint(admin::get_suspend)
         .endpoint(admin::put_suspend)
+}
+
+/// Rooms, users and messages that somebody looks for.
+fn finding(endpoints: Endpoints) -> Endpoints {
+    use ruma::api::client::{directory as list, membership, room, search as events, user_directory as people};
+    endpoints
+        .endpoint(directory::get_room)
+        .endpoint(directory::put_room)
+        .endpoint(directory::delete_room)
+        .endpoint(directory::get_list)
+        .endpoint(directory::put_list)
+        .raw::<list::get_public_rooms::v3::Request, _, _>(
+            public_rooms::get,
+            "homeserver::routes::client::public_rooms::get",
+        )
+        .raw::<list::get_public_rooms_filtered::v3::Request, _, _>(
+            public_rooms::post,
+            "homeserver::routes::client::public_rooms::post",
+        )
+        .raw::<room::get_summary::v1::Request, _, _>(room_summary::get, "homeserver::routes::client::room_summary::get")
+        .raw::<people::search_users::v3::Request, _, _>(
+            user_directory::post_search,
+            "homeserver::routes::client::user_directory::post_search",
+        )
+        .raw::<membership::get_mutual_rooms::v1::Request, _, _>(
+            mutual_rooms::get,
+            "homeserver::routes::client::mutual_rooms::get",
+        )
+        .raw::<membership::get_mutual_rooms::unstable::Request, _, _>(
+            mutual_rooms::get_unstable,
+            "homeserver::routes::client::mutual_rooms::get_unstable",
+        )
+        .raw::<events::search_events::v3::Request, _, _>(search::post, "homeserver::routes::client::search::post")
+        .endpoint(users::post_report)
 }
 
 fn sync_and_presence(endpoints: Endpoints) -> Endpoints {

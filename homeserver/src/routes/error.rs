@@ -194,6 +194,7 @@ fn code_name(code: Code) -> (StatusCode, &'static str) {
         Code::InvalidRoomState => (BAD, "M_INVALID_ROOM_STATE"),
         Code::BadState => (BAD, "M_BAD_STATE"),
         Code::BadAlias => (BAD, "M_BAD_ALIAS"),
+        Code::AliasInUse => (StatusCode::CONFLICT, "M_UNKNOWN"),
         Code::RoomInUse => (BAD, "M_ROOM_IN_USE"),
         Code::UserInUse => (BAD, "M_USER_IN_USE"),
         Code::InvalidUsername => (BAD, "M_INVALID_USERNAME"),

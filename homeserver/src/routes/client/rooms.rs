@@ -1,9 +1,11 @@
 //! `/_matrix/client/…/rooms/{roomId}/…`
 
+pub mod aliases;
 pub mod ban;
 pub mod context;
 pub mod event;
 pub mod forget;
+pub mod hierarchy;
 pub mod invite;
 pub mod join;
 pub mod joined_members;
@@ -14,8 +16,12 @@ pub mod messages;
 pub mod read_markers;
 pub mod receipt;
 pub mod redact;
+pub mod relations;
+pub mod report;
 pub mod send;
 pub mod state;
+pub mod threads;
+pub mod timestamp_to_event;
 pub mod typing;
 pub mod unban;
 
@@ -29,7 +35,7 @@ use crate::routes::{
 };
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
-    endpoints
+    let endpoints = endpoints
         .endpoint(event::get)
         .raw::<joined_members_api::v3::Request, _, _>(
             joined_members::get,
@@ -52,7 +58,8 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
         .endpoint(typing::put)
         .endpoint(receipt::post)
         .endpoint(read_markers::post)
-        .endpoint(context::get)
+        .endpoint(context::get);
+    reading(endpoints)
 }
 
 /// The content of a member event that says no more than why.
@@ -70,4 +77,31 @@ pub(super) fn member_content(body: &[u8]) -> Reply<Extra> {
         return Err(super::account::third_party_denied());
     }
     Ok(content)
+}
+
+/// What was said about events, and what stands around the room.
+fn reading(endpoints: Endpoints) -> Endpoints {
+    use ruma::api::client::{relations as of, space};
+    endpoints
+        .endpoint(aliases::get)
+        .endpoint(timestamp_to_event::get)
+        .raw::<of::get_relating_events::v1::Request, _, _>(
+            relations::get,
+            "homeserver::routes::client::rooms::relations::get",
+        )
+        .raw::<of::get_relating_events_with_rel_type::v1::Request, _, _>(
+            relations::get_of_type,
+            "homeserver::routes::client::rooms::relations::get_of_type",
+        )
+        .raw::<of::get_relating_events_with_rel_type_and_event_type::v1::Request, _, _>(
+            relations::get_of_types,
+            "homeserver::routes::client::rooms::relations::get_of_types",
+        )
+        .endpoint(threads::get)
+        .raw::<space::get_hierarchy::v1::Request, _, _>(
+            hierarchy::get,
+            "homeserver::routes::client::rooms::hierarchy::get",
+        )
+        .endpoint(report::post)
+        .endpoint(report::post_event)
 }
