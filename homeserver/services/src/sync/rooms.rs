@@ -39,9 +39,7 @@ pub(super) struct Joined {
     #[serde(skip_serializing_if = "Option::is_none")]
     state_after: Option<Events>,
     timeline: Timeline,
-    #[serde(skip_serializing_if = "Events::is_empty")]
     ephemeral: Events,
-    #[serde(skip_serializing_if = "Events::is_empty")]
     pub(super) account_data: Events,
     unread_notifications: unread::Counts,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -306,7 +304,8 @@ impl Answer<'_> {
         if self.request.use_state_after {
             joined.state_after = Some(state);
         } else {
-            joined.state = Some(state).filter(|state| !state.is_empty());
+            // Older clients read every part of a room unasked, so empty lists are written out.
+            joined.state = Some(state);
         }
         Ok(joined)
     }
