@@ -28,8 +28,12 @@ CREATE TABLE destinations (
     fails       BIGINT NOT NULL,
     last_ok     BIGINT NOT NULL,
     out_pos     BIGINT NOT NULL,
-    lease_owner TEXT,
-    lease_until BIGINT NOT NULL
+    device_pos  BIGINT NOT NULL
+);
+CREATE TABLE delivery_leases (
+    share BIGINT PRIMARY KEY NOT NULL,
+    owner TEXT NOT NULL,
+    until BIGINT NOT NULL
 );
 CREATE TABLE destination_rooms (
     server   TEXT NOT NULL,
@@ -37,12 +41,6 @@ CREATE TABLE destination_rooms (
     pos      BIGINT NOT NULL,
     PRIMARY KEY (server, room_nid)
 ) /*clustered*/;
-CREATE TABLE destination_messages (
-    nid    BIGINT PRIMARY KEY NOT NULL,
-    server TEXT NOT NULL,
-    body   TEXT NOT NULL
-);
-CREATE INDEX destination_messages_by_server ON destination_messages (server, nid);
 
 CREATE TABLE incoming_transactions (
     origin TEXT NOT NULL,
@@ -53,12 +51,11 @@ CREATE TABLE incoming_transactions (
 ) /*clustered*/;
 CREATE INDEX incoming_transactions_by_time ON incoming_transactions (at);
 CREATE TABLE incoming_events (
-    nid      BIGINT PRIMARY KEY NOT NULL,
-    origin   TEXT NOT NULL,
     room_id  TEXT NOT NULL,
     event_id TEXT NOT NULL,
-    body     TEXT NOT NULL,
+    origin   TEXT NOT NULL,
     at       BIGINT NOT NULL,
-    UNIQUE (room_id, event_id)
-);
-CREATE INDEX incoming_events_by_room ON incoming_events (room_id, nid);
+    body     TEXT NOT NULL,
+    PRIMARY KEY (room_id, event_id)
+) /*clustered*/;
+CREATE INDEX incoming_events_by_time ON incoming_events (room_id, at);

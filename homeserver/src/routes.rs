@@ -11,6 +11,7 @@ pub mod health;
 pub mod interactive;
 pub mod key;
 pub mod limits;
+pub mod media;
 pub mod page;
 pub mod restricted;
 pub mod root;
@@ -28,6 +29,7 @@ pub fn endpoints() -> Endpoints {
     let endpoints = Endpoints::default().plain("/", get(root::get)).plain("/health", get(health::get));
     let endpoints = well_known::endpoints(endpoints);
     let endpoints = client::endpoints(endpoints);
+    let endpoints = media::endpoints(endpoints);
     let endpoints = federation::endpoints(endpoints);
     let endpoints = key::endpoints(endpoints);
     endpoints

@@ -16,7 +16,9 @@ pub mod devices;
 pub mod error;
 pub mod federation;
 pub mod filters;
+pub mod incoming;
 pub mod joined;
+pub mod joining;
 pub mod key_backup;
 pub mod keys;
 pub mod limits;
@@ -28,6 +30,7 @@ pub mod profiles;
 pub mod push;
 pub mod push_rules;
 pub mod receipts;
+pub mod resident;
 pub mod sync;
 pub mod timeline;
 pub mod to_device;
@@ -84,6 +87,12 @@ pub struct All {
     pub typing: typing::Typing,
     /// Other servers.
     pub federation: federation::Federation,
+    /// What other servers send us.
+    pub incoming: incoming::Incoming,
+    /// What other servers ask of us.
+    pub resident: resident::Resident,
+    /// Asking other servers to let our users in.
+    pub joining: joining::Joining,
     /// Events of rooms.
     pub timeline: timeline::Timeline,
     /// Events as readers see them.
@@ -158,6 +167,17 @@ impl Services {
             &timeline,
         )
         .await?;
+        let ephemeral = incoming::Ephemeral {
+            typing: typing.clone(),
+            receipts: receipts.clone(),
+            presence: presence.clone(),
+            keys: keys.clone(),
+            to_device: to_device.clone(),
+        };
+        let incoming = incoming::Incoming::start(cx.clone(), timeline.clone(), federation.clone(), ephemeral).await?;
+        let resident = resident::Resident::new(cx.clone(), timeline.clone(), incoming.clone());
+        let joining =
+            joining::Joining::new(cx.clone(), timeline.clone(), federation.clone(), incoming.clone(), resident.clone());
         let view = view::View::new(cx.clone(), timeline.clone());
         let sources = sync::Sources {
             timeline: timeline.clone(),
@@ -189,8 +209,10 @@ impl Services {
             receipts,
             typing,
             federation,
+            incoming,
+            resident,
+            joining,
             timeline,
-            push,
             view,
             sync,
             welcome,

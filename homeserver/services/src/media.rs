@@ -36,11 +36,7 @@ use self::{
     thumbnails::{Made, Refused, Wanted},
     vault::Vault,
 };
-use crate::{
-    Context, Error, Result,
-    accounts::User,
-    error::Code,
-};
+use crate::{Context, Error, Result, accounts::User, error::Code};
 
 /// Letters of a media id.
 const MEDIA_ID_LETTERS: usize = 24;
@@ -195,6 +191,12 @@ impl Media {
             works: Works::default(),
             thumbnailers: Arc::new(Semaphore::new(THUMBNAILS_AT_ONCE_MAX)),
         })
+    }
+
+    /// Our own name, which our URIs begin with.
+    #[must_use]
+    pub fn server_name(&self) -> &ServerName {
+        &self.cx.server_name
     }
 
     /// The largest upload, in bytes.
@@ -442,7 +444,11 @@ impl Media {
     async fn find(&self, asker: Asker, server: &ServerName, media_id: &str, wait: Duration) -> Result<(Row, Blob)> {
         let is_plain = media_id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         let is_ours = self.cx.is_us(server);
-        if !is_plain || media_id.is_empty() || media_id.len() > MEDIA_ID_BYTES_MAX || (asker == Asker::Server && !is_ours) {
+        if !is_plain
+            || media_id.is_empty()
+            || media_id.len() > MEDIA_ID_BYTES_MAX
+            || (asker == Asker::Server && !is_ours)
+        {
             return Err(Error::NotFound("media"));
         }
         let deadline = Instant::now() + wait.min(WAIT_MAX);
@@ -463,7 +469,8 @@ impl Media {
                 if row.needs_token && matches!(asker, Asker::Anybody { .. }) {
                     return Err(Error::NotFound("media"));
                 }
-                let blob = table::blob(&mut self.cx.store.read().await?, hash).await?.ok_or(Error::NotFound("media"))?;
+                let blob =
+                    table::blob(&mut self.cx.store.read().await?, hash).await?.ok_or(Error::NotFound("media"))?;
                 self.note_access(&row).await?;
                 return Ok((row, blob));
             }

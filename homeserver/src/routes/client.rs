@@ -11,6 +11,7 @@ pub mod devices;
 pub mod keys;
 pub mod login;
 pub mod logout;
+pub mod media;
 pub mod notifications;
 pub mod presence;
 pub mod profile;
@@ -18,12 +19,6 @@ pub mod pushers;
 pub mod pushrules;
 pub mod refresh;
 pub mod register;
-pub mod dehydrated_device;
-pub mod keys;
-pub mod notifications;
-pub mod presence;
-pub mod pushers;
-pub mod pushrules;
 pub mod room_keys;
 pub mod rooms;
 pub mod send_to_device;
@@ -43,6 +38,7 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     let endpoints = encryption(endpoints);
     let endpoints = account_data(endpoints);
     let endpoints = push(endpoints);
+    let endpoints = media::endpoints(endpoints);
     thirdparty::endpoints(endpoints).endpoint(appservice::post_ping)
 }
 
@@ -110,28 +106,6 @@ fn sync_and_presence(endpoints: Endpoints) -> Endpoints {
         .raw::<ruma::api::client::sync::sync_events::v3::Request, _, _>(sync::get, "routes::client::sync::get")
         .endpoint(presence::put)
         .endpoint(presence::get)
-    let endpoints = encryption(endpoints);
-    let endpoints = account_data(endpoints);
-    let endpoints = notifying(endpoints);
-    rooms::endpoints(endpoints)
-}
-
-fn notifying(endpoints: Endpoints) -> Endpoints {
-    endpoints
-        .endpoint(presence::put)
-        .endpoint(presence::get)
-        .endpoint(pushers::get)
-        .endpoint(pushers::post_set)
-        .endpoint(notifications::get)
-        .endpoint(pushrules::get)
-        .endpoint(pushrules::get_global)
-        .endpoint(pushrules::get_rule)
-        .endpoint(pushrules::delete)
-        .endpoint(pushrules::put)
-        .endpoint(pushrules::get_actions)
-        .endpoint(pushrules::put_actions)
-        .endpoint(pushrules::get_enabled)
-        .endpoint(pushrules::put_enabled)
 }
 
 fn encryption(endpoints: Endpoints) -> Endpoints {

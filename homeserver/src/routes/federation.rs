@@ -1,10 +1,50 @@
 //! `/_matrix/federation/…`: the Server-Server API.
 
+pub mod backfill;
+pub mod event;
+pub mod event_auth;
+pub mod get_missing_events;
+pub mod invite;
+pub mod make_join;
+pub mod make_knock;
+pub mod make_leave;
+pub mod media;
 pub mod openid;
+pub mod query;
+pub mod send;
+pub mod send_join;
+pub mod send_knock;
+pub mod send_leave;
+pub mod state;
+pub mod state_ids;
+pub mod timestamp_to_event;
+pub mod user;
 pub mod version;
 
 use super::call::Endpoints;
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
-    endpoints.endpoint(version::get).endpoint(openid::get)
+    let endpoints = media::endpoints(endpoints);
+    endpoints
+        .endpoint(version::get)
+        .endpoint(send::put)
+        .endpoint(event_auth::get)
+        .endpoint(backfill::get)
+        .endpoint(get_missing_events::post)
+        .endpoint(event::get)
+        .endpoint(state::get)
+        .endpoint(state_ids::get)
+        .endpoint(timestamp_to_event::get)
+        .endpoint(make_join::get)
+        .endpoint(send_join::put)
+        .endpoint(make_knock::get)
+        .endpoint(send_knock::put)
+        .endpoint(invite::put)
+        .endpoint(make_leave::get)
+        .endpoint(send_leave::put)
+        .endpoint(query::get_profile)
+        .endpoint(openid::get)
+        .endpoint(user::get_devices)
+        .endpoint(user::post_keys_claim)
+        .endpoint(user::post_keys_query)
 }

@@ -36,6 +36,7 @@ sql!(
     SELECT user_nid, room_nid, room_id, membership, sender, event, state FROM invitations
     WHERE user_nid = $1 AND room_id = $2"
 );
+sql!(REMOVE, "DELETE FROM invitations WHERE user_nid = $1 AND room_id = $2");
 sql!(
     CHANGED,
     "
@@ -77,4 +78,13 @@ pub async fn one(tx: &mut Tx, user_nid: i64, room_id: &str) -> Result<Option<Inv
 /// The driver's.
 pub async fn changed(tx: &mut Tx, user_nid: i64, since: i64, until: i64) -> Result<Vec<Invitation>> {
     fetch_all!(tx, CHANGED, user_nid, since, until)
+}
+
+/// Forget an invitation or knock that was answered: the room itself tells the rest.
+///
+/// # Errors
+/// The driver's.
+pub async fn remove(tx: &mut Tx, user_nid: i64, room_id: &str) -> Result<()> {
+    execute!(tx, REMOVE, user_nid, room_id)?;
+    Ok(())
 }

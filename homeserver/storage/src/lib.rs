@@ -25,6 +25,7 @@ pub mod device_keys;
 pub mod devices;
 pub mod events;
 pub mod filters;
+pub mod incoming;
 pub mod invitations;
 pub mod key_backups;
 pub mod locks;

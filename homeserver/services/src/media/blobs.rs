@@ -15,8 +15,11 @@ pub trait Blobs: fmt::Debug + Send + Sync {
     fn create(&self) -> BoxFuture<'_, Result<Box<dyn Writing>>>;
 
     /// Bytes of the blob at `location`. Fewer come when the file is shorter.
-    fn read<'a>(&'a self, location: &'a str, range: Range<u64>)
-    -> BoxFuture<'a, Result<BoxStream<'static, Result<Bytes>>>>;
+    fn read<'a>(
+        &'a self,
+        location: &'a str,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Result<Bytes>>>>;
 
     /// Remove the blob at `location`; one that is not there is well too.
     fn delete<'a>(&'a self, location: &'a str) -> BoxFuture<'a, Result<()>>;

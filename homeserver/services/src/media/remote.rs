@@ -83,9 +83,8 @@ pub(super) async fn unpack(server: &ServerName, answer: Answer) -> Result<Found>
     let mut parts = Parts::new(server, &boundary, answer.body)?;
     parts.head().await?;
     let head = parts.head().await?;
-    let header = |name: &str| {
-        head.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
-    };
+    let header =
+        |name: &str| head.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone());
     if let Some(location) = header("location") {
         return Ok(Found::At(location));
     }
@@ -292,7 +291,8 @@ mod tests {
     async fn a_file_may_be_elsewhere() {
         let body = b"--cut\r\nContent-Type: application/json\r\n\r\n{}\r\n--cut\r\nLocation: https://cdn.example/x\r\n\r\n\r\n--cut--";
 
-        let found = unpack(server_name!("there.example"), answer("multipart/mixed;boundary=\"cut\"", body, 9)).await.unwrap();
+        let found =
+            unpack(server_name!("there.example"), answer("multipart/mixed;boundary=\"cut\"", body, 9)).await.unwrap();
 
         assert!(matches!(found, Found::At(location) if location == "https://cdn.example/x"));
     }

@@ -250,7 +250,9 @@ mod tests {
             let mut encoder = image::codecs::gif::GifEncoder::new(&mut bytes);
             for shade in 0..frames {
                 let shade = u8::try_from(shade * 20).unwrap();
-                encoder.encode_frame(Frame::new(RgbaImage::from_pixel(width, width, Rgba([shade, 0, 0, 255])))).unwrap();
+                encoder
+                    .encode_frame(Frame::new(RgbaImage::from_pixel(width, width, Rgba([shade, 0, 0, 255]))))
+                    .unwrap();
             }
         }
         bytes

@@ -86,10 +86,12 @@ impl Vault {
         let key = self.key.unwrap(&blob.wrapped_key, &blob.hash)?;
         let span = Span::of(range, u64::try_from(blob.bytes).unwrap_or(0));
         let sealed = self.blobs.read(&blob.location, span.file.clone()).await?;
-        let reading = Reading { sealed, key, number: span.first, held: Vec::new(), left: span.take, is_first: true, span };
-        Ok(stream::try_unfold(reading, |mut reading| async move {
-            Ok(reading.next().await?.map(|bytes| (bytes, reading)))
-        })
+        let reading =
+            Reading { sealed, key, number: span.first, held: Vec::new(), left: span.take, is_first: true, span };
+        Ok(stream::try_unfold(
+            reading,
+            |mut reading| async move { Ok(reading.next().await?.map(|bytes| (bytes, reading))) },
+        )
         .boxed())
     }
 }

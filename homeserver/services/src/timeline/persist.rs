@@ -308,6 +308,9 @@ async fn write(tx: &mut Tx, batch: &[Item]) -> Result<()> {
             let depth = i64::try_from(item.event.pdu.depth).unwrap_or(i64::MAX);
             events::put_missing(tx, item.cell.nid, event_id, item.event.nid, depth).await?;
         }
+        if !item.event.has(flags::LOCAL) {
+            events::found(tx, item.cell.nid, item.event.pdu.event_id.as_str()).await?;
+        }
         timeline::put_state_changes(tx, &effects.state_changes).await?;
         timeline::put_push_items(tx, &effects.push_items).await?;
         for mark in &effects.read_marks {

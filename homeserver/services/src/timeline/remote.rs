@@ -64,6 +64,8 @@ pub struct Arrival {
     pub placement: Placement,
     /// State before it.
     pub state_before: Arc<Snapshot>,
+    /// Whether we pass it on to the other servers in the room: its sender joined, left or knocked through us.
+    pub relay: bool,
 }
 
 /// What is remembered about forks.
@@ -168,8 +170,8 @@ impl Timeline {
         if known.is_none() {
             self.events.built(Arc::clone(&event));
         }
-        effects.missing =
-            event.pdu.prev_events.iter().filter(|id| !prev.contains_key(*id)).map(ToString::to_string).collect();
+        let missing = event.pdu.prev_events.iter().filter(|id| !prev.get(*id).is_some_and(|e| !e.has(flags::OUTLIER)));
+        effects.missing = missing.map(ToString::to_string).collect();
         let auth = self.auth_nids(&event.pdu).await?;
         let (mut base, mut row, mut after) = (Base::Aside, None, Arc::clone(&before));
         if arrival.placement == Placement::Live {
@@ -181,7 +183,9 @@ impl Timeline {
             now.snapshot = present;
             now.depth = now.depth.max(event.place().0);
             now.head_ver += 1;
-            row = Some(self.stream_row(working, &mut now, &event, sender_nid, None, &mut effects).await?);
+            let mut new_row = self.stream_row(working, &mut now, &event, sender_nid, None, &mut effects).await?;
+            new_row.flags |= if arrival.relay { storage::timeline::flags::LOCAL } else { 0 };
+            row = Some(new_row);
             base = Base::Follow(before.head_ver);
             after = Arc::new(now);
             working.now = Arc::clone(&after);
@@ -458,7 +462,7 @@ impl Timeline {
         state: &[OwnedEventId],
     ) -> Result<Arc<RoomNow>> {
         let state_before = self.snapshot_of(room_nid, state).await?;
-        let arrival = Arrival { pdu: Arc::clone(&join), placement: Placement::Live, state_before };
+        let arrival = Arrival { pdu: Arc::clone(&join), placement: Placement::Live, state_before, relay: false };
         let is_known = !storage::rooms::by_nids(&mut self.cx.store.read().await?, &[room_nid]).await?.is_empty();
         if is_known {
             self.accept(room_nid, &arrival).await?;

@@ -1,0 +1,211 @@
+//! The judging of one event: fetch what is missing, ask crate `room`, give it to the timeline.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use room::{
+    Pdu, Refusal,
+    receive::{Aim, Receive, StateAt, Step, Verdict},
+};
+use ruma::{OwnedEventId, ServerName};
+use storage::events::flags;
+
+use super::{Incoming, Room};
+use crate::{
+    Result,
+    timeline::{Arrival, Placement, snapshots::Snapshot},
+};
+
+/// How an event is to be taken.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// How far it is checked.
+    pub aim: Aim,
+    /// Whether a gap before it may be filled with the events in it. Otherwise the state before it is fetched.
+    pub fills_gaps: bool,
+    /// Whether it is passed on to the other servers.
+    pub relay: bool,
+}
+
+impl How {
+    /// An event that a transaction brought.
+    pub const LIVE: Self = Self { aim: Aim::Live, fills_gaps: true, relay: false };
+    /// An event of a gap: what is missing before it is too old to show.
+    pub const GAP: Self = Self { aim: Aim::Live, fills_gaps: false, relay: false };
+    /// An event of the past.
+    pub const PAST: Self = Self { aim: Aim::Past, fills_gaps: false, relay: false };
+    /// A membership made with our help, which we tell the others about.
+    pub const RELAYED: Self = Self { aim: Aim::Live, fills_gaps: false, relay: true };
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// It is part of the room; its position, if it is in the stream.
+    Accepted(Option<i64>),
+    /// It was here before.
+    Known,
+    /// Kept, not shown.
+    SoftFailed(Refusal),
+    /// Kept as refused.
+    Rejected(Refusal),
+    /// Nothing could be decided: these witnesses are missing.
+    Undecided(Vec<OwnedEventId>),
+}
+
+impl Incoming {
+    /// Take one verified event, sent or told by `origin`, into its room.
+    ///
+    /// # Errors
+    /// The database's; [`crate::Error::Remote`] when `origin` does not give what is needed to judge.
+    pub fn take<'a>(
+        &'a self,
+        room: &'a Room,
+        origin: &'a ServerName,
+        event: Arc<Pdu>,
+        how: How,
+    ) -> BoxFuture<'a, Result<Taken>> {
+        Box::pin(async move {
+            let known = self.0.timeline.events.by_id(&event.event_id).await?;
+            if known.is_some_and(|event| !event.has(flags::OUTLIER)) {
+                return Ok(Taken::Known);
+            }
+            if !self.0.cx.is_us(origin) {
+                self.fetch_auth(room, origin, &event).await?;
+            }
+            let state_before = self.state_before(room, origin, &event, how).await?;
+            let verdict = self.judge(room, &event, &state_before, how.aim).await?;
+            let placement = match &verdict {
+                Verdict::Accept if how.aim == Aim::Past => Placement::Past,
+                Verdict::Accept => Placement::Live,
+                Verdict::SoftFail(_) => Placement::SoftFailed,
+                Verdict::Reject(_) => Placement::Rejected,
+                Verdict::Undecided { missing } => return Ok(Taken::Undecided(missing.clone())),
+            };
+            let pdu = Arc::new(Pdu::clone(&event).with_rejected(placement == Placement::Rejected));
+            let arrival = Arrival { pdu, placement, state_before, relay: how.relay };
+            let pos = self.0.timeline.accept(room.nid, &arrival).await?;
+            Ok(match verdict {
+                Verdict::SoftFail(refusal) => Taken::SoftFailed(refusal),
+                Verdict::Reject(refusal) => Taken::Rejected(refusal),
+                _ => Taken::Accepted(pos),
+            })
+        })
+    }
+
+    /// The state before an event, whatever must be asked for it.
+    async fn state_before(
+        &self,
+        room: &Room,
+        origin: &ServerName,
+        event: &Arc<Pdu>,
+        how: How,
+    ) -> Result<Arc<Snapshot>> {
+        if event.is_create() && event.prev_events.is_empty() {
+            return Ok(Snapshot::empty());
+        }
+        let timeline = &self.0.timeline;
+        if let Some(state) = timeline.state_before(room.nid, room.rules, &event.prev_events).await? {
+            return Ok(state);
+        }
+        if how.fills_gaps {
+            match self.fetch_gap(room, origin, event).await {
+                Ok(gap) => {
+                    for missed in gap {
+                        let id = missed.event_id.clone();
+                        if let Err(error) = self.take(room, origin, missed, How::GAP).await {
+                            tracing::debug!(event = %id, %error, "an event of a gap cannot be judged");
+                        }
+                    }
+                }
+                Err(error) => tracing::debug!(room = %room.id, %error, "a gap cannot be filled"),
+            }
+            if let Some(state) = timeline.state_before(room.nid, room.rules, &event.prev_events).await? {
+                return Ok(state);
+            }
+        }
+        self.fetch_state(room, origin, &event.event_id).await
+    }
+
+    /// What the room's rules say.
+    async fn judge(&self, room: &Room, event: &Arc<Pdu>, before: &Arc<Snapshot>, aim: Aim) -> Result<Verdict> {
+        let timeline = &self.0.timeline;
+        let mut receive = Receive::new(Arc::clone(event), room.rules, aim);
+        loop {
+            match receive.step() {
+                Step::NeedAuth(ids) => {
+                    let events = timeline.events.by_ids(&ids).await?;
+                    receive.supply(events.into_values().map(|event| Arc::clone(&event.pdu)));
+                }
+                Step::NeedState { at, keys } => {
+                    let snapshot = match at {
+                        StateAt::BeforeEvent => Arc::clone(before),
+                        StateAt::Now => Arc::clone(&timeline.now(room.nid).await?.snapshot),
+                    };
+                    let mut events = Vec::with_capacity(keys.len());
+                    for (kind, key) in &keys {
+                        events.extend(timeline.state_event_in(&snapshot, kind, key).await?);
+                    }
+                    receive.supply(events.into_iter().map(|event| Arc::clone(&event.pdu)));
+                }
+                Step::Done(verdict) => return Ok(verdict),
+            }
+        }
+    }
+
+    /// Fetch at most `limit` events older than what we have of a room. Returns how many became part of its history; 0 when the
+    /// beginning is reached or nobody who could know answers.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn backfill(&self, room_nid: i64, limit: u32) -> Result<usize> {
+        let now = self.0.timeline.now(room_nid).await?;
+        let room = Room::from(&*now);
+        let edges = storage::events::missing(&mut self.0.cx.store.read().await?, room_nid, EDGES_MAX).await?;
+        if edges.is_empty() {
+            return Ok(0);
+        }
+        // The children of what is missing: a peer answers with what comes before them, themselves included.
+        let children: Vec<i64> = edges.iter().map(|(_, child, _)| *child).collect();
+        let children = self.0.timeline.events.by_nids(&children).await?;
+        let mut from: Vec<OwnedEventId> = children.values().map(|event| event.pdu.event_id.clone()).collect();
+        from.sort_unstable();
+        for server in self.servers_of(&now).await?.into_iter().take(SERVERS_ASKED_MAX) {
+            let history = match self.fetch_history(&room, &server, from.clone(), limit).await {
+                Ok(history) => history,
+                Err(error) => {
+                    tracing::debug!(%server, %error, "history cannot be had");
+                    continue;
+                }
+            };
+            let mut count = 0;
+            for event in history {
+                let id = event.event_id.clone();
+                match self.take(&room, &server, event, How::PAST).await {
+                    Ok(Taken::Accepted(_)) => count += 1,
+                    Ok(_) => {}
+                    Err(error) => tracing::debug!(event = %id, %error, "an event of the past cannot be judged"),
+                }
+            }
+            if count > 0 {
+                return Ok(count);
+            }
+        }
+        Ok(0)
+    }
+
+    /// The other servers in a room, those with most users first.
+    pub(crate) async fn servers_of(&self, now: &crate::timeline::now::RoomNow) -> Result<Vec<ruma::OwnedServerName>> {
+        let mut counted: Vec<(u32, i64)> = now.inhabitants.servers.iter().map(|(nid, count)| (*count, *nid)).collect();
+        counted.sort_unstable_by(|a, b| b.cmp(a));
+        let nids: Vec<i64> = counted.iter().map(|(_, nid)| *nid).collect();
+        let names = self.0.cx.numbers.server_names(&nids).await?;
+        let servers = nids.iter().filter_map(|nid| names.get(nid)?.parse::<ruma::OwnedServerName>().ok());
+        Ok(servers.filter(|server| !self.0.cx.is_us(server)).collect())
+    }
+}
+
+/// Edges of known history asked for at once.
+const EDGES_MAX: i64 = 20;
+/// Servers asked for history in turn.
+const SERVERS_ASKED_MAX: usize = 5;

@@ -1,0 +1,21 @@
+//! `/_matrix/federation/v1/query/…`
+
+use ruma::api::federation::query::get_profile_information::v1 as profile;
+use services::Services;
+
+use crate::routes::{
+    call::{Call, Reply},
+    error::ApiError,
+};
+
+/// `GET profile`: the profile of a user of ours, or one field of it.
+pub async fn get_profile(services: Services, call: Call<profile::Request>) -> Reply<profile::Response> {
+    let profile::Request { user_id, field, .. } = call.request;
+    let profile = services.profiles.of_local(&user_id).await?;
+    let wanted = |name: &String| field.as_ref().is_none_or(|field| field.as_str() == name);
+    let fields: profile::Response = profile.into_iter().filter(|(name, _)| wanted(name)).collect();
+    if field.is_some() && fields.iter().next().is_none() {
+        return Err(ApiError::not_found("the profile has no such field"));
+    }
+    Ok(fields)
+}
