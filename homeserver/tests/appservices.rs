@@ -333,8 +333,8 @@ async fn typing_and_receipts_come_with_their_room() {
 
     server.services.typing.set(&user, &room.room_id, Some(std::time::Duration::from_secs(20))).await.unwrap();
     let receipts = &server.services.receipts;
-    receipts.put(&user, &room.room_id, Kind::ReadPrivate, &Lane::All, &event_id).await.unwrap();
-    receipts.put(&user, &room.room_id, Kind::Read, &Lane::All, &event_id).await.unwrap();
+    receipts.put(&user, &room.room_id, Kind::Private, &Lane::Room, &event_id).await.unwrap();
+    receipts.put(&user, &room.room_id, Kind::Public, &Lane::Room, &event_id).await.unwrap();
 
     let mut news: Vec<Value> = Vec::new();
     while !["m.typing", "m.receipt"].iter().all(|kind| news.iter().any(|one| one["type"] == *kind)) {
