@@ -104,6 +104,8 @@ pub struct All {
     pub reading: reading::Reading,
     /// Rooms.
     pub rooms: rooms::Rooms,
+    /// Rooms.
+    /// Who may read what.
     /// What happened since a client last asked.
     pub sync: sync::Sync,
     /// The first administrator's link.

@@ -48,6 +48,8 @@ use crate::{
     view::{Reader, View, txn_prefix},
 };
 
+pub use self::{send::Message, state::NewState};
+
 /// What an administrator may choose about rooms.
 #[derive(Debug, Clone)]
 pub struct Settings {
