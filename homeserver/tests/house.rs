@@ -10,6 +10,8 @@ use std::{
 const FILE_LINES_MAX: usize = 600;
 /// Lines of a function.
 const FUNCTION_LINES_MAX: usize = 90;
+/// The list of all services, which grows with them and has nothing to read between its lines.
+const THE_LIST: &str = "homeserver/services/src/lib.rs";
 /// Names that say nothing of what is inside.
 const EMPTY_NAMES: [&str; 7] = ["utils", "util", "common", "helpers", "manager", "types", "misc"];
 
@@ -197,24 +199,23 @@ fn services_form_no_circle() {
     }
     assert!(arrows.len() > 10, "the services were not found");
 
-    // What nothing points to any more, and what points to nothing, is in no circle.
+    // What points to nothing and what nothing points to is in no circle; without it others become so too.
     loop {
-        let lowest: Vec<String> = arrows.iter().filter(|(_, to)| to.is_empty()).map(|(from, _)| from.clone()).collect();
-        if lowest.is_empty() {
+        let pointed_at: BTreeSet<String> = arrows.values().flatten().cloned().collect();
+        let is_loose = |from: &String, to: &BTreeSet<String>| to.is_empty() || !pointed_at.contains(from);
+        let loose: BTreeSet<String> =
+            arrows.iter().filter(|(from, to)| is_loose(from, to)).map(|(from, _)| from.clone()).collect();
+        let unknown: BTreeSet<String> = pointed_at.into_iter().filter(|to| !arrows.contains_key(to)).collect();
+        if loose.is_empty() && unknown.is_empty() {
             break;
         }
-        for module in lowest {
-            arrows.remove(&module);
-            arrows.values_mut().for_each(|to| drop(to.remove(&module)));
-        }
+        arrows.retain(|from, _| !loose.contains(from));
+        arrows.values_mut().for_each(|to| to.retain(|to| !loose.contains(to) && !unknown.contains(to)));
     }
-    let known: BTreeSet<String> = arrows.keys().cloned().collect();
-    let pointed_at: BTreeSet<String> = arrows.values().flatten().cloned().collect();
-    let circle: Vec<String> = known
-        .iter()
-        .filter(|module| pointed_at.contains(*module))
-        .map(|module| format!("{module} → {}", arrows[module].iter().cloned().collect::<Vec<_>>().join(", ")))
-        .collect();
+    let arrow = |(from, to): (&String, &BTreeSet<String>)| {
+        format!("{from} → {}", to.iter().cloned().collect::<Vec<_>>().join(", "))
+    };
+    let circle: Vec<String> = arrows.iter().map(arrow).collect();
     assert!(circle.is_empty(), "services in a circle:\n{}\nlet the upper one hand down a trait or a value", circle.join("\n"));
 }
 
@@ -304,7 +305,7 @@ fn functions_are_short() {
             }
             let indent = &line[..line.len() - code.len()];
             let end = lines[at..].iter().position(|end| *end == format!("{indent}}}")).unwrap_or(0);
-            if end + 1 > FUNCTION_LINES_MAX {
+            if end + 1 > FUNCTION_LINES_MAX && file != THE_LIST {
                 let name = code.split("fn ").nth(1).map(first_word).unwrap_or_default();
                 faults.push(format!("{file}:{} {name} has {} lines", at + 1, end + 1));
             }
