@@ -11,8 +11,8 @@ use storage::{Store, numbers::Numbers};
 use crate::{
     Result,
     clock::{Clock, Randomness},
-    federation::signing::{self, SigningKey},
     notify::{Notify, valkey::Valkey},
+    signing::{self, SigningKey},
 };
 
 /// What the floor is made of.

@@ -16,7 +16,8 @@ pub mod client;
 pub mod discovery;
 pub mod health;
 pub mod keys;
-pub mod signing;
+
+pub use crate::signing;
 
 use ruma::OwnedServerName;
 

@@ -4,7 +4,7 @@
 //! arguments of their constructors, and they never form a circle. Services know nothing of HTTP: what they take and return are
 //! plain values, events and the specification's own content types. Nothing here is reached from below ([`storage`], [`room`]).
 //!
-//! Floors, lowest first: `clock error notify federation::signing` → `context` → `accounts devices keys to_device account_data profiles
+//! Floors, lowest first: `error clock notify signing user` → `context` → `accounts devices keys to_device account_data profiles
 //! receipts typing presence media appservices push federation` → `timeline` → `rooms incoming sync`.
 
 pub mod account_data;
@@ -40,11 +40,13 @@ pub mod resident;
 pub mod rooms;
 pub mod search;
 pub mod spaces;
+pub mod signing;
 pub mod sync;
 pub mod timeline;
 pub mod to_device;
 pub mod typing;
 pub mod user_directory;
+pub mod user;
 pub mod valkey;
 pub mod view;
 pub mod welcome;

@@ -16,7 +16,7 @@ use std::{
 
 use fred::interfaces::LuaInterface as _;
 
-use crate::{Context, Error, Result, accounts::User, valkey::Valkey};
+use crate::{Context, Error, Result, user::User, valkey::Valkey};
 
 /// Subjects counted in memory at once.
 const SUBJECTS_MAX: usize = 200_000;

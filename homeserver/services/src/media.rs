@@ -10,22 +10,23 @@
 
 pub mod blobs;
 pub mod crypt;
+mod making;
 pub mod remote;
 pub mod thumbnails;
 pub mod vault;
+mod works;
 
 use std::{
-    collections::HashMap,
     ops::Range,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, stream::BoxStream};
+use futures_util::{Stream, stream::BoxStream};
 use ruma::{OwnedMxcUri, ServerName};
-use storage::media::{self as table, Blob, Media as Row, Thumbnail};
+use storage::media::{self as table, Blob, Media as Row};
 use tokio::{
     sync::{Notify as Bell, Semaphore},
     time::Instant,
@@ -33,8 +34,9 @@ use tokio::{
 
 use self::{
     remote::{Found, RemoteMedia},
-    thumbnails::{Made, Refused, Wanted},
+    thumbnails::Wanted,
     vault::Vault,
+    works::Works,
 };
 use crate::{Context, Error, Result, accounts::User, error::Code};
 
@@ -52,12 +54,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const ACCESS_NOTED_EVERY: Duration = Duration::from_secs(3600);
 /// Thumbnails made at the same time.
 const THUMBNAILS_AT_ONCE_MAX: usize = 2;
-/// How long one asks for a thumbnail before the answer is that there is none.
-const THUMBNAIL_TIMEOUT: Duration = Duration::from_secs(20);
-/// The largest original that is made smaller, in bytes.
-const ORIGINAL_BYTES_MAX: i64 = 32 << 20;
-/// Things fetched or made at the same time; beyond it the answer is to come back later.
-const WORKS_MAX: usize = 1000;
 /// Times of a redirection that are followed.
 const REDIRECTS_MAX: usize = 2;
 /// Rows that one sweep looks at.
@@ -546,87 +542,8 @@ impl Media {
         Error::Remote { server: server.to_owned(), problem: problem.to_owned(), status: None, matrix }
     }
 
-    /// Make a thumbnail and remember it.
-    async fn make(&self, original: &Blob, size: thumbnails::Size, animated: bool) -> Result<Thumbnail> {
-        if original.bytes > ORIGINAL_BYTES_MAX {
-            return Err(Error::TooLarge("the picture is too large to be made smaller".to_owned()));
-        }
-        let bytes = self.whole(original).await?;
-        let permit = Arc::clone(&self.thumbnailers).acquire_owned();
-        let made = tokio::time::timeout(THUMBNAIL_TIMEOUT, async move {
-            let permit = permit.await.map_err(|_| Error::Stopping)?;
-            // The permit stays with the work, which nobody can stop, also when its asker has given up.
-            let work = tokio::task::spawn_blocking(move || {
-                let made = thumbnails::make(&bytes, size, animated);
-                drop(permit);
-                made
-            });
-            work.await.map_err(Error::internal)
-        })
-        .await
-        .map_err(|_| Error::Limited { retry_after: THUMBNAIL_TIMEOUT })??;
-        let mut row = Thumbnail {
-            blob: original.hash.clone(),
-            width: i64::from(size.width),
-            height: i64::from(size.height),
-            method: size.method.as_str().to_owned(),
-            animated,
-            thumb_blob: original.hash.clone(),
-            content_type: String::new(),
-        };
-        match made {
-            Ok(Made::Original) => {
-                let mut tx = self.cx.store.begin().await?;
-                table::put_thumbnail(&mut tx, &row).await?;
-                tx.commit().await?;
-            }
-            Ok(Made::Thumbnail { bytes, content_type }) => {
-                let content = futures_util::stream::iter([Ok(Bytes::from(bytes))]);
-                let blob = self.vault.keep(content, u64::MAX).await?;
-                row.thumb_blob.clone_from(&blob.hash);
-                content_type.clone_into(&mut row.content_type);
-                self.store(&blob, async |tx| Ok(table::put_thumbnail(tx, &row).await?)).await?;
-            }
-            Err(Refused::TooManyPixels) => return Err(Error::TooLarge(Refused::TooManyPixels.to_string())),
-            Err(Refused::NotAPicture) => {
-                return Err(Error::Specific(Code::CannotThumbnail, Refused::NotAPicture.to_string()));
-            }
-        }
-        Ok(row)
-    }
-
-    /// A picture to be made smaller: the one place where a file is in memory, at most [`ORIGINAL_BYTES_MAX`].
-    async fn whole(&self, blob: &Blob) -> Result<Vec<u8>> {
-        let len = u64::try_from(blob.bytes).unwrap_or(0);
-        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
-        let mut pieces = self.vault.read(blob, 0..len).await?;
-        while let Some(piece) = pieces.next().await {
-            bytes.extend_from_slice(&piece?);
-        }
-        Ok(bytes)
-    }
-
     fn now_ms(&self) -> i64 {
         i64::try_from(self.cx.clock.now_ms()).unwrap_or(i64::MAX)
-    }
-}
-
-/// Fetchings and makings under way, so that each is done once.
-#[derive(Debug, Clone, Default)]
-struct Works(Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>);
-
-impl Works {
-    /// The lock of a work.
-    fn begin(&self, name: &str) -> Result<Arc<tokio::sync::Mutex<()>>> {
-        let mut works = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if works.len() >= WORKS_MAX {
-            // Those that nobody holds but this map are done.
-            works.retain(|_, work| Arc::strong_count(work) > 1);
-            if works.len() >= WORKS_MAX {
-                return Err(Error::Limited { retry_after: LOOK_EVERY });
-            }
-        }
-        Ok(Arc::clone(works.entry(name.to_owned()).or_default()))
     }
 }
 

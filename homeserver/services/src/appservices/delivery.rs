@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     Context, Result,
+    clock::Randomness,
     notify::{Change, Whisper},
     timeline::{Timeline, events::Stored},
     view::View,
@@ -77,7 +78,8 @@ impl Workers {
     ) -> Result<Self> {
         let mut workers =
             Self { mailboxes: HashMap::new(), stopping: watch::Sender::new(false), tasks: Vec::new().into() };
-        let owner: Arc<str> = cx.randomness.letters(OWNER_LEN).into();
+        // Not from the context: instances of a test share their seed, and two owners of one name would both hold the lease.
+        let owner: Arc<str> = Randomness::system().letters(OWNER_LEN).into();
         for registration in registry.all().iter().filter(|registration| registration.url.is_some()) {
             let mailbox = Mailbox::listen(cx, registration.wants_ephemeral);
             let mut tx = cx.store.begin().await?;

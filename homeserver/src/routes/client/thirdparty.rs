@@ -17,14 +17,16 @@ use crate::routes::{
 };
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
-    const HERE: &str = "homeserver::routes::client::thirdparty";
     endpoints
-        .raw::<protocols::Request, _, _>(get_protocols, HERE)
-        .raw::<protocol::Request, _, _>(get_protocol, HERE)
-        .raw::<location::Request, _, _>(get_location, HERE)
-        .raw::<user::Request, _, _>(get_user, HERE)
-        .raw::<location_of_alias::Request, _, _>(get_location_of_alias, HERE)
-        .raw::<user_of_id::Request, _, _>(get_user_of_id, HERE)
+        .raw::<protocols::Request, _, _>(get_protocols, "homeserver::routes::client::thirdparty::get_protocols")
+        .raw::<protocol::Request, _, _>(get_protocol, "homeserver::routes::client::thirdparty::get_protocol")
+        .raw::<location::Request, _, _>(get_location, "homeserver::routes::client::thirdparty::get_location")
+        .raw::<user::Request, _, _>(get_user, "homeserver::routes::client::thirdparty::get_user")
+        .raw::<location_of_alias::Request, _, _>(
+            get_location_of_alias,
+            "homeserver::routes::client::thirdparty::get_location_of_alias",
+        )
+        .raw::<user_of_id::Request, _, _>(get_user_of_id, "homeserver::routes::client::thirdparty::get_user_of_id")
 }
 
 /// `GET protocols`: all networks.
