@@ -8,6 +8,7 @@
 //! | [`signing`] | what do we sign with? |
 //! | [`keys`] | what do others sign with? |
 //! | `auth` | who asks us? |
+//! | [`queue`] | what are they told, and when? |
 //!
 //! Not here: what comes in ([`crate::incoming`]).
 
@@ -16,6 +17,8 @@ pub mod client;
 pub mod discovery;
 pub mod health;
 pub mod keys;
+pub mod queue;
+pub mod remote_keys;
 pub mod signing;
 
 use ruma::OwnedServerName;

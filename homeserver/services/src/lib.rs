@@ -72,6 +72,8 @@ pub struct All {
     pub typing: typing::Typing,
     /// Other servers.
     pub federation: federation::Federation,
+    /// What other servers are told.
+    pub queue: federation::queue::Queue,
     /// What other servers send us.
     pub incoming: incoming::Incoming,
     /// What other servers ask of us.
@@ -113,18 +115,29 @@ impl Services {
         };
         let limits = limits::Limits::new(cx.clone(), settings.limits, valkey.clone());
         let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
-        let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(keys::remote::Alone));
+        let doorbell = federation::queue::Doorbell::new(settings.federation.is_enabled);
+        let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
+        let asking = federation::remote_keys::Asking::new(federation.client().clone());
+        let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(asking));
         let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone(), keys.clone());
         let profiles = profiles::Profiles::new(cx.clone());
         let account_data = account_data::AccountData::new(cx.clone());
         let filters = filters::Filters::new(cx.clone());
         let key_backup = key_backup::KeyBackup::new(cx.clone());
-        let to_device = to_device::ToDevice::new(cx.clone(), Arc::new(to_device::Alone));
+        let to_device = to_device::ToDevice::new(cx.clone(), Arc::new(doorbell.clone()));
         let presence = presence::Presence::new(cx.clone(), presence::Settings::default());
         let receipts = receipts::Receipts::new(cx.clone());
         let typing = typing::Typing::new(cx.clone());
-        let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
         let timeline = timeline::Timeline::start(cx.clone());
+        let told = federation::queue::Sources {
+            timeline: timeline.clone(),
+            keys: keys.clone(),
+            receipts: receipts.clone(),
+            typing: typing.clone(),
+            presence: presence.clone(),
+        };
+        let queue =
+            federation::queue::Queue::start(cx.clone(), federation.client().clone(), told, doorbell).await?;
         let ephemeral = incoming::Ephemeral {
             typing: typing.clone(),
             receipts: receipts.clone(),
@@ -161,6 +174,7 @@ impl Services {
             receipts,
             typing,
             federation,
+            queue,
             incoming,
             resident,
             joining,

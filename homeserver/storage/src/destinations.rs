@@ -11,7 +11,7 @@
 //! `destination_rooms` holds, while a server does not answer, the newest event of each room it has yet to be told of.
 //! `delivery_leases` says which instance delivers to which share of the servers, until when (ms).
 
-use crate::{Result, Tx};
+use crate::{Result, Tx, numbers::json_list};
 
 /// How reaching a server goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
@@ -53,6 +53,12 @@ sql!(
     ON CONFLICT (server) DO UPDATE SET out_pos = excluded.out_pos, device_pos = excluded.device_pos"
 );
 sql!(
+    ADVANCE,
+    "
+    UPDATE destinations SET out_pos = $2, device_pos = $2
+    WHERE out_pos < $2 AND server IN (SELECT value FROM json_each($1))"
+);
+sql!(
     LAG_PUT,
     "
     INSERT INTO destination_rooms (server, room_nid, pos) VALUES ($1, $2, $3)
@@ -83,6 +89,15 @@ pub async fn cursors(tx: &mut Tx) -> Result<Vec<Cursor>> {
 /// The driver's.
 pub async fn set_cursor(tx: &mut Tx, cursor: &Cursor) -> Result<()> {
     execute!(tx, SET_CURSOR, cursor.server.as_str(), cursor.out_pos, cursor.device_pos)?;
+    Ok(())
+}
+
+/// Servers that have been told everything up to `pos`.
+///
+/// # Errors
+/// The driver's.
+pub async fn advance<T: serde::Serialize>(tx: &mut Tx, servers: &[T], pos: i64) -> Result<()> {
+    execute!(tx, ADVANCE, json_list(servers), pos)?;
     Ok(())
 }
 

@@ -45,13 +45,20 @@ pub struct Terms {
     pub body_bytes_max: usize,
     /// Ask even a server that failed a moment ago.
     pub ignores_pause: bool,
+    /// Whether any answer but success counts as a failure of the server. Otherwise a refusal is an answer like others.
+    pub needs_success: bool,
 }
 
 impl Terms {
     /// For a question somebody waits for.
-    pub const BRIEF: Self = Self { timeout: Duration::from_secs(30), body_bytes_max: 8 << 20, ignores_pause: false };
+    pub const BRIEF: Self = Self {
+        timeout: Duration::from_secs(30),
+        body_bytes_max: 8 << 20,
+        ignores_pause: false,
+        needs_success: false,
+    };
     /// For the state of a large room.
-    pub const LARGE: Self = Self { timeout: Duration::from_secs(180), body_bytes_max: 256 << 20, ignores_pause: false };
+    pub const LARGE: Self = Self { timeout: Duration::from_secs(180), body_bytes_max: 256 << 20, ..Self::BRIEF };
 
     /// The same, also to a server that failed a moment ago: a person asked for this very server.
     #[must_use]
@@ -182,7 +189,8 @@ impl Client {
         match outcome.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
             Ok(response) => {
                 // What says "not now" rather than "no".
-                if matches!(response.status().as_u16(), 429 | 502..=504) {
+                let is_away = matches!(response.status().as_u16(), 429 | 502..=504);
+                if is_away || terms.needs_success && !response.status().is_success() {
                     self.0.health.failed(server).await;
                 } else {
                     self.0.health.succeeded(server).await;
