@@ -136,8 +136,7 @@ impl Services {
             typing: typing.clone(),
             presence: presence.clone(),
         };
-        let queue =
-            federation::queue::Queue::start(cx.clone(), federation.client().clone(), told, doorbell).await?;
+        let queue = federation::queue::Queue::start(cx.clone(), federation.client().clone(), told, doorbell).await?;
         let ephemeral = incoming::Ephemeral {
             typing: typing.clone(),
             receipts: receipts.clone(),

@@ -20,7 +20,9 @@ use room::{
     redact, versions,
     visibility::{At, server_may_see},
 };
-use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, ServerName, events::room::member::MembershipState};
+use ruma::{
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, ServerName, events::room::member::MembershipState,
+};
 use storage::events::flags;
 
 pub(crate) use self::invited::shown_outside;

@@ -108,7 +108,8 @@ impl Server {
     /// Everything clients could page to, the earliest first.
     pub(crate) async fn history_of(&self, room_id: &RoomId) -> Vec<Arc<Stored>> {
         let nid = self.services.timeline.room_nid(room_id).await.unwrap();
-        let rows = storage::events::after(&mut self.cx.store.read().await.unwrap(), nid, (-1, 0), 10_000).await.unwrap();
+        let rows =
+            storage::events::after(&mut self.cx.store.read().await.unwrap(), nid, (-1, 0), 10_000).await.unwrap();
         self.services.timeline.events.read(rows).await.unwrap()
     }
 

@@ -53,7 +53,7 @@ pub(crate) struct Server {
     pub(crate) services: Services,
     pub(crate) cx: Context,
     address: SocketAddr,
-    handle: Handle<SocketAddr>,
+    handle: std::sync::Mutex<Handle<SocketAddr>>,
     tls: RustlsConfig,
 }
 
@@ -72,16 +72,18 @@ impl Server {
         let mut settings = settings(authority);
         change(&mut settings);
         let services = Services::start(cx.clone(), settings).await.unwrap();
-        let mut server = Self { name, services, cx, address, handle: Handle::new(), tls: authority.tls("localhost") };
+        let server =
+            Self { name, services, cx, address, handle: std::sync::Mutex::default(), tls: authority.tls("localhost") };
         server.listen(listener);
         server
     }
 
-    fn listen(&mut self, listener: std::net::TcpListener) {
+    fn listen(&self, listener: std::net::TcpListener) {
         listener.set_nonblocking(true).unwrap();
-        self.handle = Handle::new();
+        let handle = Handle::new();
+        *self.handle.lock().unwrap() = handle.clone();
         let app = homeserver::app(self.services.clone());
-        let serving = axum_server::from_tcp_rustls(listener, self.tls.clone()).unwrap().handle(self.handle.clone());
+        let serving = axum_server::from_tcp_rustls(listener, self.tls.clone()).unwrap().handle(handle);
         tokio::spawn(serving.serve(app.into_make_service()));
     }
 
@@ -90,18 +92,18 @@ impl Server {
         self.vanish();
         let cx = context_on(&self.name, self.cx.store.clone()).await;
         let services = Services::start(cx.clone(), settings(authority)).await.unwrap();
-        let mut server = Self { services, cx, ..self };
+        let server = Self { services, cx, ..self };
         server.return_again();
         server
     }
 
     /// Stop listening; what runs inside goes on.
     pub(crate) fn vanish(&self) {
-        self.handle.shutdown();
+        self.handle.lock().unwrap().shutdown();
     }
 
     /// Listen again, at the same place.
-    pub(crate) fn return_again(&mut self) {
+    pub(crate) fn return_again(&self) {
         self.listen(std::net::TcpListener::bind(self.address).unwrap());
     }
 }

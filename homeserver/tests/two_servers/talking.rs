@@ -50,7 +50,7 @@ async fn a_newcomer_pages_back_to_the_beginning() {
 #[tokio::test]
 async fn a_server_that_was_away_catches_up() {
     let authority = Authority::new();
-    let (here, mut there) = (Server::start(&authority).await, Server::start(&authority).await);
+    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
     let (alice, bob) = (here.user("alice").await, there.user("bob").await);
     let mut rooms = Vec::new();
     for _ in 0..3 {
@@ -82,7 +82,7 @@ async fn a_server_that_was_away_catches_up() {
 #[tokio::test]
 async fn what_was_said_before_a_restart_is_delivered_after_it() {
     let authority = Authority::new();
-    let (here, mut there) = (Server::start(&authority).await, Server::start(&authority).await);
+    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
     let (alice, bob) = (here.user("alice").await, there.user("bob").await);
     let room_id = here.room(&alice, RoomVersionId::V12, "public").await;
     there.joins(&bob, &room_id, &here).await.unwrap();
@@ -101,7 +101,7 @@ async fn what_was_said_before_a_restart_is_delivered_after_it() {
 #[tokio::test]
 async fn servers_that_talk_past_each_other_agree_on_the_state_afterwards() {
     let authority = Authority::new();
-    let (mut here, mut there) = (Server::start(&authority).await, Server::start(&authority).await);
+    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
     let (alice, bob) = (here.user("alice").await, there.user("bob").await);
     for version in [RoomVersionId::V11, RoomVersionId::V12] {
         let room_id = here.room(&alice, version.clone(), "public").await;

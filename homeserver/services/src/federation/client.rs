@@ -51,12 +51,8 @@ pub struct Terms {
 
 impl Terms {
     /// For a question somebody waits for.
-    pub const BRIEF: Self = Self {
-        timeout: Duration::from_secs(30),
-        body_bytes_max: 8 << 20,
-        ignores_pause: false,
-        needs_success: false,
-    };
+    pub const BRIEF: Self =
+        Self { timeout: Duration::from_secs(30), body_bytes_max: 8 << 20, ignores_pause: false, needs_success: false };
     /// For the state of a large room.
     pub const LARGE: Self = Self { timeout: Duration::from_secs(180), body_bytes_max: 256 << 20, ..Self::BRIEF };
 

@@ -282,8 +282,9 @@ impl Queue {
 
 /// FNV-1a: the same in every process and version.
 fn share_of(server: &ServerName) -> u64 {
-    let hash = server.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = server
+        .as_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     hash % SHARES
 }

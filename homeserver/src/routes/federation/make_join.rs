@@ -9,8 +9,7 @@ use crate::routes::call::{Call, Reply};
 pub async fn get(services: Services, call: Call<make_join::Request>) -> Reply<make_join::Response> {
     let make_join::Request { room_id, user_id, ver, .. } = call.request;
     let peer = call.caller.server;
-    let template =
-        services.resident.template(&peer, &room_id, &user_id, MembershipState::Join, Some(&ver)).await?;
+    let template = services.resident.template(&peer, &room_id, &user_id, MembershipState::Join, Some(&ver)).await?;
     let mut response = make_join::Response::new(template.event);
     response.room_version = Some(template.version);
     Ok(response)

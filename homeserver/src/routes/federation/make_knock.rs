@@ -9,7 +9,6 @@ use crate::routes::call::{Call, Reply};
 pub async fn get(services: Services, call: Call<make_knock::Request>) -> Reply<make_knock::Response> {
     let make_knock::Request { room_id, user_id, ver, .. } = call.request;
     let peer = call.caller.server;
-    let template =
-        services.resident.template(&peer, &room_id, &user_id, MembershipState::Knock, Some(&ver)).await?;
+    let template = services.resident.template(&peer, &room_id, &user_id, MembershipState::Knock, Some(&ver)).await?;
     Ok(make_knock::Response::new(template.version, template.event))
 }
