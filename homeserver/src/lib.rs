@@ -1,6 +1,9 @@
-//! The Matrix homeserver: routes over [`services`].
+//! The Matrix homeserver: routes over [`services`], its configuration and its listeners.
 
+pub mod config;
 pub mod routes;
+pub mod serve;
+pub mod start;
 
 use axum::Router;
 use services::Services;

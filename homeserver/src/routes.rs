@@ -7,23 +7,33 @@ pub mod call;
 pub mod client;
 pub mod error;
 pub mod federation;
+pub mod health;
 pub mod interactive;
 pub mod key;
 pub mod limits;
+pub mod media;
 pub mod page;
 pub mod restricted;
+pub mod root;
 pub mod synapse_admin;
 pub mod terms;
+pub mod welcome;
+pub mod well_known;
 
+use axum::routing::get;
 use call::Endpoints;
 
 /// Every endpoint of this server.
 #[must_use]
 pub fn endpoints() -> Endpoints {
-    let endpoints = Endpoints::default();
+    let endpoints = Endpoints::default().plain("/", get(root::get)).plain("/health", get(health::get));
+    let endpoints = well_known::endpoints(endpoints);
     let endpoints = client::endpoints(endpoints);
+    let endpoints = media::endpoints(endpoints);
     let endpoints = federation::endpoints(endpoints);
-    key::endpoints(endpoints)
-        .plain(synapse_admin::PATH, axum::routing::get(synapse_admin::get).post(synapse_admin::post))
-        .plain(terms::PATH, axum::routing::get(terms::get))
+    let endpoints = key::endpoints(endpoints);
+    endpoints
+        .plain(synapse_admin::PATH, get(synapse_admin::get).post(synapse_admin::post))
+        .plain(terms::PATH, get(terms::get))
+        .plain(welcome::PATH, get(welcome::get).post(welcome::post))
 }

@@ -1,16 +1,26 @@
-//! Registering, logging in and out, and what an account is.
+//! Accounts as clients meet them: registering, logging in and out, devices, profiles, administrators, rates.
 
 mod fixture;
 
-use fixture::TestServer;
-use serde_json::json;
-
-#[tokio::test]
-async fn a_registered_user_is_recognised_by_their_token() {
-    let server = TestServer::start().await;
-    let [alice] = server.users(["alice"]).await;
-
-    let reply = alice.get("/_matrix/client/v3/account/whoami").await;
-
-    assert_eq!(reply.ok(), json!({ "user_id": "@alice:example.org", "device_id": alice.device_id }));
-}
+#[path = "accounts/admin.rs"]
+mod admin;
+#[path = "accounts/appservices.rs"]
+mod appservices;
+#[path = "accounts/devices.rs"]
+mod devices;
+#[path = "accounts/limits.rs"]
+mod limits;
+#[path = "accounts/login.rs"]
+mod login;
+#[path = "accounts/password.rs"]
+mod password;
+#[path = "accounts/profiles.rs"]
+mod profiles;
+#[path = "accounts/refresh.rs"]
+mod refresh;
+#[path = "accounts/registration.rs"]
+mod registration;
+#[path = "accounts/tokens.rs"]
+mod tokens;
+#[path = "accounts/uia.rs"]
+mod uia;

@@ -9,10 +9,22 @@ use ruma::{OwnedServerName, ServerName, UserId};
 use storage::{Store, numbers::Numbers};
 
 use crate::{
+    Result,
     clock::{Clock, Randomness},
-    federation::signing::SigningKey,
-    notify::Notify,
+    federation::signing::{self, SigningKey},
+    notify::{Notify, valkey::Valkey},
 };
+
+/// What the floor is made of.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The part of a Matrix id after the colon.
+    pub server_name: OwnedServerName,
+    /// The database.
+    pub database: storage::Settings,
+    /// Address of Valkey or Redis, when other instances share the database.
+    pub valkey_url: Option<String>,
+}
 
 /// The floor under all services. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -38,6 +50,23 @@ pub struct Ground {
 }
 
 impl Context {
+    /// Open the database, bring its schema up to date, and listen to the other instances.
+    ///
+    /// # Errors
+    /// What the database or Valkey says.
+    pub async fn open(settings: Settings) -> Result<Self> {
+        let Settings { server_name, database, valkey_url } = settings;
+        let (clock, randomness) = (Clock::system(), Randomness::system());
+        let store = Store::connect(&database).await?;
+        let numbers = Numbers::new(store.clone(), &server_name);
+        let signing_key = signing::load_or_create(&store, &randomness).await?;
+        let notify = Notify::start(store.clone()).await?;
+        if let Some(url) = valkey_url {
+            Valkey::connect(&url, server_name.as_str(), &randomness, &notify).await?;
+        }
+        Ok(Self::new(Ground { server_name, store, numbers, clock, randomness, signing_key, notify }))
+    }
+
     /// From its parts.
     #[must_use]
     pub fn new(ground: Ground) -> Self {

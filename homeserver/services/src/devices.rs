@@ -23,6 +23,8 @@ use crate::{
         tokens::{Tokens, check_device, shortened},
     },
     keys::{self, Keys},
+    notify::Whisper,
+    push::FORGET_PUSHERS,
 };
 
 /// How often what was seen is written, and how often for one device.
@@ -221,7 +223,12 @@ impl Devices {
         let deleted = rows::delete(&mut tx, user_nid, device_ids).await?;
         keys::forget_devices_within(&mut tx, user_nid, &deleted, nids).await?;
         let ended = token_rows::delete_of_devices(&mut tx, user_nid, device_ids).await?;
+        let gone: Vec<&str> = deleted.iter().map(String::as_str).collect();
+        let pushers = storage::pushers::remove_of_devices(&mut tx, user_nid, &gone).await?;
         self.0.keys.publish(tx.commit().await?, user_nid);
+        if pushers > 0 {
+            self.0.cx.notify.whisper(&Whisper::Forget(FORGET_PUSHERS.to_owned(), String::new()));
+        }
         self.0.forget(user_nid, &deleted);
         self.0.tokens.ended_with_devices(user_nid, device_ids, ended).await?;
         Ok(deleted)

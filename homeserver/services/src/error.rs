@@ -111,6 +111,8 @@ pub enum Code {
     DuplicateAnnotation,
     /// `M_NOT_YET_UPLOADED`
     NotYetUploaded,
+    /// `M_UNKNOWN`, 400: there is no picture to make a thumbnail of.
+    CannotThumbnail,
     /// `M_CANNOT_OVERWRITE_MEDIA`
     CannotOverwriteMedia,
     /// `M_KEY_TOO_LARGE`

@@ -9,6 +9,7 @@
 
 pub mod account_data;
 pub mod accounts;
+pub mod appservices;
 pub mod clock;
 pub mod context;
 pub mod devices;
@@ -21,10 +22,13 @@ pub mod joining;
 pub mod key_backup;
 pub mod keys;
 pub mod limits;
+pub mod media;
 pub mod notify;
 pub mod outgoing;
 pub mod presence;
 pub mod profiles;
+pub mod push;
+pub mod push_rules;
 pub mod receipts;
 pub mod resident;
 pub mod sync;
@@ -33,9 +37,12 @@ pub mod to_device;
 pub mod typing;
 pub mod valkey;
 pub mod view;
+pub mod welcome;
+pub mod well_known;
 
 pub use context::Context;
 pub use error::{Error, Result};
+pub use storage::Settings as DatabaseSettings;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -50,6 +57,8 @@ pub struct All {
     pub limits: limits::Limits,
     /// Accounts and access tokens.
     pub accounts: accounts::Accounts,
+    /// Bridges, bots and the voice service.
+    pub appservices: appservices::Appservices,
     /// Devices.
     pub devices: devices::Devices,
     /// Profiles.
@@ -64,8 +73,14 @@ pub struct All {
     pub key_backup: key_backup::KeyBackup,
     /// Messages between devices.
     pub to_device: to_device::ToDevice,
+    /// Files.
+    pub media: media::Media,
     /// Who is there.
     pub presence: presence::Presence,
+    /// Whom events are pushed to.
+    pub push: push::Push,
+    /// Which event notifies whom.
+    pub push_rules: push_rules::Rules,
     /// Who has read what.
     pub receipts: receipts::Receipts,
     /// Who types where.
@@ -86,6 +101,10 @@ pub struct All {
     pub view: view::View,
     /// What happened since a client last asked.
     pub sync: sync::Sync,
+    /// The first administrator's link.
+    pub welcome: welcome::Welcome,
+    /// Where this server is found.
+    pub well_known: well_known::WellKnown,
 }
 
 /// The settings of every service.
@@ -97,10 +116,18 @@ pub struct Settings {
     pub limits: limits::Settings,
     /// Accounts.
     pub accounts: accounts::Settings,
+    /// Application services.
+    pub appservices: appservices::Settings,
     /// Public keys of devices and users.
     pub keys: keys::Settings,
     /// Other servers.
     pub federation: federation::Settings,
+    /// Files.
+    pub media: media::Settings,
+    /// Who is there.
+    pub presence: presence::Settings,
+    /// Where this server is found.
+    pub well_known: well_known::Settings,
 }
 
 impl Services {
@@ -113,8 +140,11 @@ impl Services {
             Some(url) => Some(valkey::Valkey::connect(url, cx.server_name.as_str()).await?),
             None => None,
         };
+        let registry = appservices::registry::Registry::load(&settings.appservices.registry, &cx.server_name)?;
         let limits = limits::Limits::new(cx.clone(), settings.limits, valkey.clone());
         let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
+        accounts.tokens.connect_appservices(Arc::new(registry.clone()));
+        let outgoing = settings.federation.outgoing.clone();
         let doorbell = federation::queue::Doorbell::new(settings.federation.is_enabled);
         let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
         let asking = federation::remote_keys::Asking::new(federation.client().clone());
@@ -125,10 +155,12 @@ impl Services {
         let filters = filters::Filters::new(cx.clone());
         let key_backup = key_backup::KeyBackup::new(cx.clone());
         let to_device = to_device::ToDevice::new(cx.clone(), Arc::new(doorbell.clone()));
-        let presence = presence::Presence::new(cx.clone(), presence::Settings::default());
+        let presence = presence::Presence::new(cx.clone(), settings.presence);
         let receipts = receipts::Receipts::new(cx.clone());
         let typing = typing::Typing::new(cx.clone());
-        let timeline = timeline::Timeline::start(cx.clone());
+        let media = media::Media::start(cx.clone(), settings.media, Arc::new(media::remote::Alone)).await?;
+        let push_rules = push_rules::Rules::new(cx.clone());
+        let timeline = timeline::Timeline::start(cx.clone(), push_rules.clone());
         let told = federation::queue::Sources {
             timeline: timeline.clone(),
             keys: keys.clone(),
@@ -137,6 +169,16 @@ impl Services {
             presence: presence.clone(),
         };
         let queue = federation::queue::Queue::start(cx.clone(), federation.client().clone(), told, doorbell).await?;
+        let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
+        let appservices = appservices::Appservices::start(
+            cx.clone(),
+            &settings.appservices,
+            registry,
+            &outgoing,
+            &accounts,
+            &timeline,
+        )
+        .await?;
         let ephemeral = incoming::Ephemeral {
             typing: typing.clone(),
             receipts: receipts.clone(),
@@ -158,10 +200,13 @@ impl Services {
             keys: keys.clone(),
             to_device: to_device.clone(),
         };
-        let sync = sync::Sync::start(cx, sources);
+        let sync = sync::Sync::start(cx.clone(), sources);
+        let welcome = welcome::Welcome::new(cx.clone(), accounts.clone());
+        let well_known = well_known::WellKnown::new(cx.server_name.clone(), settings.well_known);
         Ok(Self(Arc::new(All {
             limits,
             accounts,
+            appservices,
             devices,
             profiles,
             account_data,
@@ -169,7 +214,10 @@ impl Services {
             keys,
             key_backup,
             to_device,
+            media,
             presence,
+            push,
+            push_rules,
             receipts,
             typing,
             federation,
@@ -180,6 +228,8 @@ impl Services {
             timeline,
             view,
             sync,
+            welcome,
+            well_known,
         })))
     }
 }

@@ -9,7 +9,7 @@
 
 use ruma::{EventId, RoomId};
 use storage::{
-    Tx, events, receipts as table,
+    Tx, account_data, events, receipts as table,
     receipts::{ReadUpTo, Receipt},
     timeline,
 };
@@ -147,7 +147,7 @@ impl Receipts {
         let room_nid = joined::room(&self.cx, room_id, user.nid).await?;
         let body = serde_json::json!({ "event_id": event_id }).to_string();
         let mut tx = self.cx.store.begin().await?;
-        table::put_fully_read(&mut tx, user.nid, room_nid, &body).await?;
+        account_data::put(&mut tx, user.nid, room_nid, "m.fully_read", &body).await?;
         let span = tx.commit().await?;
         self.cx.notify.publish(Change { users: vec![user.nid], ..Change::at(span) });
         Ok(())

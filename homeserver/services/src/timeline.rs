@@ -14,7 +14,7 @@
 pub mod cell;
 pub mod effects;
 pub mod events;
-mod notifying;
+pub mod notifying;
 pub mod now;
 pub mod persist;
 mod remote;
@@ -48,7 +48,7 @@ use self::{
     persist::{Base, Effects, Item, Outcome, Write, Writer},
     snapshots::{Snapshot, Snapshots},
 };
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, push_rules::Rules};
 
 /// How often an event is built anew when other instances move its room first.
 const ATTEMPTS_MAX: usize = 20;
@@ -64,6 +64,8 @@ pub struct Timeline {
     cells: Cells,
     writer: Writer,
     forks: Arc<remote::Forks>,
+    rules: Rules,
+    called: notifying::CalledCache,
 }
 
 /// An event that was stored.
@@ -100,7 +102,7 @@ type Waiting = (Arc<Stored>, oneshot::Receiver<Result<Outcome>>);
 impl Timeline {
     /// Start the writer.
     #[must_use]
-    pub fn start(cx: Context) -> Self {
+    pub fn start(cx: Context, rules: Rules) -> Self {
         let events = Events::new(cx.clone());
         let snapshots = Snapshots::new(cx.clone());
         let writer = Writer::start(cx.clone(), events.clone());
@@ -115,7 +117,7 @@ impl Timeline {
                 }
             }
         });
-        Self { cx, events, snapshots, cells, writer, forks: Arc::default() }
+        Self { cx, events, snapshots, cells, writer, forks: Arc::default(), rules, called: notifying::called_cache() }
     }
 
     /// The number of a room we know.
@@ -458,7 +460,7 @@ impl Timeline {
         txn: Option<String>,
         effects: &mut Effects,
     ) -> Result<NewRow> {
-        let notified = self.notified(now, event, sender_nid).await?;
+        let notified = self.notified(now, event).await?;
         let mut lane = self.relate(working, event, sender_nid, notified.by_default, effects).await?;
         if lane.thread_nid == 0 {
             now.notify_seq += i64::from(lane.notifies);

@@ -47,6 +47,13 @@ impl Valkey {
         Ok(Self { client, prefix: format!("voicechat:{server_name}:") })
     }
 
+    /// End the connection; whoever asks afterwards gets an error.
+    pub async fn close(&self) {
+        if let Err(error) = self.client.quit().await {
+            tracing::debug!(%error, "the connection to valkey had ended");
+        }
+    }
+
     /// The connection.
     #[must_use]
     pub fn client(&self) -> &Client {

@@ -11,6 +11,7 @@ use services::{
     context::Ground,
     federation::signing::SigningKey,
     notify::Notify,
+    push_rules::Rules,
     timeline::{Timeline, Wish, now::RoomNow},
 };
 use storage::{Settings, Store, numbers::Numbers};
@@ -74,7 +75,7 @@ async fn a_room_of_each_version_is_made_joined_and_written_to() {
     let (_folder, urls) = databases().await;
     for url in urls {
         let cx = context(&url).await;
-        let timeline = Timeline::start(cx.clone());
+        let timeline = Timeline::start(cx.clone(), Rules::new(cx.clone()));
         let alice = user_id!("@alice:example.org").to_owned();
         let bob = user_id!("@bob:example.org").to_owned();
 
@@ -107,7 +108,7 @@ async fn what_the_rules_refuse_leaves_nothing_behind() {
     let (_folder, urls) = databases().await;
     for url in urls {
         let cx = context(&url).await;
-        let timeline = Timeline::start(cx.clone());
+        let timeline = Timeline::start(cx.clone(), Rules::new(cx.clone()));
         let alice = user_id!("@alice:example.org").to_owned();
         let stranger = user_id!("@stranger:example.org").to_owned();
         let room = public_room(&timeline, &alice, RoomVersionId::V12).await;
@@ -128,7 +129,10 @@ async fn two_instances_write_one_room_and_nothing_is_lost_or_doubled() {
     let url = urls.last().unwrap();
     let here = context(url).await;
     let there = context(url).await;
-    let (one, other) = (Timeline::start(here.clone()), Timeline::start(there.clone()));
+    let (one, other) = (
+        Timeline::start(here.clone(), Rules::new(here.clone())),
+        Timeline::start(there.clone(), Rules::new(there.clone())),
+    );
     let alice = user_id!("@alice:example.org").to_owned();
     let room = public_room(&one, &alice, RoomVersionId::V12).await;
 
@@ -171,7 +175,7 @@ async fn a_warm_send_costs_four_statements() {
     let (_folder, urls) = databases().await;
     for url in urls {
         let cx = context(&url).await;
-        let timeline = Timeline::start(cx.clone());
+        let timeline = Timeline::start(cx.clone(), Rules::new(cx.clone()));
         let alice = user_id!("@alice:example.org").to_owned();
         let room = public_room(&timeline, &alice, RoomVersionId::V12).await;
         let hello = || draft("m.room.message", &alice, json!({"body": "hi", "msgtype": "m.text"}));

@@ -65,6 +65,19 @@ pub struct Call<R: Called> {
     pub query: Option<String>,
 }
 
+/// A request whose body the handler reads itself, as it comes (uploads), or whose headers matter (ranges of downloads).
+#[derive(Debug)]
+pub struct Streamed<R: Called> {
+    /// The request; a body that ruma would hold is empty in it.
+    pub request: R,
+    /// Who sent it.
+    pub caller: R::Caller,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+}
+
 /// A server that proved its name by its signature.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -278,6 +291,31 @@ impl Endpoints {
         self
     }
 
+    /// Serve `R` by a handler that also reads the body itself. `name` is the handler's path.
+    #[must_use]
+    pub fn streamed<R, F, Fut>(mut self, handler: F, name: &'static str) -> Self
+    where
+        R: IncomingRequest + Called + Send + 'static,
+        R::Authentication: Identify<Caller = R::Caller>,
+        F: Fn(Services, Streamed<R>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Reply<Response>> + Send + 'static,
+    {
+        let method = MethodFilter::try_from(R::METHOD).expect("ruma uses methods that axum routes");
+        for path in R::PATH_BUILDER.all_paths() {
+            let handler = handler.clone();
+            let service = move |State(services): State<Services>, request: Request| async move {
+                let call = match decode_head::<R>(&services, request).await {
+                    Ok(call) => call,
+                    Err(error) => return error.into_response(),
+                };
+                handler(services, call).await.unwrap_or_else(IntoResponse::into_response)
+            };
+            self.served.push((R::METHOD.to_string(), path, name));
+            self.router = self.router.route(path, on(method, service));
+        }
+        self
+    }
+
     /// Serve a path of our own, or one ruma does not describe.
     #[must_use]
     pub fn plain(mut self, path: &str, route: axum::routing::MethodRouter<Services>) -> Self {
@@ -308,7 +346,7 @@ where
     arguments.resize(arity, String::new());
     let is_federation = parts.uri.path().starts_with("/_matrix/federation/");
     let bytes_max = if is_federation { FEDERATION_BODY_BYTES_MAX } else { BODY_BYTES_MAX };
-    let body = to_bytes(body, bytes_max).await.map_err(|_| ApiError::too_large(bytes_max))?;
+    let body = to_bytes(body, bytes_max).await.map_err(|error| ApiError::bad_body(&error, bytes_max))?;
     let address = address(&parts);
     let user_agent = parts.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let query = parts.uri.query().map(str::to_owned);
@@ -321,4 +359,23 @@ where
     let request =
         R::try_from_http_request(request, &arguments).map_err(|error| ApiError::bad_request(&error, content))?;
     Ok(Call { request, caller, address, user_agent, body, query })
+}
+
+async fn decode_head<R>(services: &Services, request: Request) -> Result<Streamed<R>, ApiError>
+where
+    R: IncomingRequest + Called,
+    R::Authentication: Identify<Caller = R::Caller>,
+{
+    let (mut parts, body) = request.into_parts();
+    let Path(arguments) = Path::<Vec<String>>::from_request_parts(&mut parts, services)
+        .await
+        .map_err(|error| ApiError::invalid_param(error.to_string()))?;
+    let head = Head { parts };
+    let caller = R::Authentication::identify(services, &head, &Bytes::new()).await?;
+    let headers = head.parts.headers.clone();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let request = axum::http::Request::from_parts(head.parts, b"".as_slice());
+    let request =
+        R::try_from_http_request(request, &arguments).map_err(|error| ApiError::bad_request(&error, b"{}"))?;
+    Ok(Streamed { request, caller, headers, body })
 }

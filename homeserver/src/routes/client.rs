@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod admin;
+pub mod appservice;
 pub mod auth;
 pub mod capabilities;
 pub mod dehydrated_device;
@@ -10,37 +11,50 @@ pub mod devices;
 pub mod keys;
 pub mod login;
 pub mod logout;
+pub mod media;
+pub mod notifications;
 pub mod presence;
 pub mod profile;
+pub mod pushers;
+pub mod pushrules;
 pub mod refresh;
 pub mod register;
 pub mod room_keys;
 pub mod rooms;
 pub mod send_to_device;
 pub mod sync;
+pub mod thirdparty;
 pub mod user;
+pub mod versions;
 
 use axum::routing;
 
-use super::call::Endpoints;
+use super::{call::Endpoints, interactive::Interactive};
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     let endpoints = rooms::endpoints(endpoints);
     let endpoints = sync_and_presence(endpoints);
     let endpoints = accounts(endpoints);
     let endpoints = encryption(endpoints);
-    account_data(endpoints)
+    let endpoints = account_data(endpoints);
+    let endpoints = push(endpoints);
+    let endpoints = media::endpoints(endpoints);
+    thirdparty::endpoints(endpoints).endpoint(appservice::post_ping)
 }
 
 fn accounts(endpoints: Endpoints) -> Endpoints {
     endpoints
+        .endpoint(versions::get)
         .endpoint(login::get)
         .endpoint(login::post)
         .endpoint(login::post_get_token)
         .endpoint(refresh::post)
         .endpoint(logout::post)
         .endpoint(logout::post_all)
-        .endpoint(register::post)
+        .raw::<Interactive<ruma::api::client::account::register::v3::Request>, _, _>(
+            register::post,
+            "homeserver::routes::client::register::post",
+        )
         .endpoint(register::get_available)
         .endpoint(register::get_token_validity)
         .endpoint(register::post_email_token)
@@ -141,4 +155,20 @@ fn account_data(endpoints: Endpoints) -> Endpoints {
         .endpoint(user::rooms::get_tags)
         .endpoint(user::rooms::put_tag)
         .endpoint(user::rooms::delete_tag)
+}
+
+fn push(endpoints: Endpoints) -> Endpoints {
+    endpoints
+        .endpoint(pushers::get)
+        .endpoint(pushers::post_set)
+        .endpoint(notifications::get)
+        .endpoint(pushrules::get)
+        .endpoint(pushrules::get_global)
+        .endpoint(pushrules::get_rule)
+        .endpoint(pushrules::delete)
+        .endpoint(pushrules::put)
+        .endpoint(pushrules::get_actions)
+        .endpoint(pushrules::put_actions)
+        .endpoint(pushrules::get_enabled)
+        .endpoint(pushrules::put_enabled)
 }

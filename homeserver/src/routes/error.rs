@@ -75,8 +75,24 @@ impl ApiError {
     /// `M_TOO_LARGE`, 413.
     #[must_use]
     pub fn too_large(bytes_max: usize) -> Self {
-        let words = format!("the request is larger than {bytes_max} bytes or broke off");
+        let words = format!("the request is larger than {bytes_max} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", words)
+    }
+
+    /// Why a body did not arrive: too large, too slow (`M_UNKNOWN`, 408), or broken off.
+    #[must_use]
+    pub fn bad_body(error: &axum::Error, bytes_max: usize) -> Self {
+        let mut cause: Option<&dyn std::error::Error> = Some(error);
+        while let Some(error) = cause {
+            if error.is::<http_body_util::LengthLimitError>() {
+                return Self::too_large(bytes_max);
+            }
+            if error.is::<tower_http::timeout::TimeoutError>() {
+                return Self::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "the body came too slowly");
+            }
+            cause = error.source();
+        }
+        Self::new(StatusCode::BAD_REQUEST, "M_NOT_JSON", "the body broke off")
     }
 
     /// `M_UNKNOWN`, 500; the cause goes to the log, not to the client.
@@ -193,6 +209,7 @@ fn code_name(code: Code) -> (StatusCode, &'static str) {
         Code::InvalidSignature => (BAD, "M_INVALID_SIGNATURE"),
         Code::DuplicateAnnotation => (BAD, "M_DUPLICATE_ANNOTATION"),
         Code::NotYetUploaded => (StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED"),
+        Code::CannotThumbnail => (BAD, "M_UNKNOWN"),
         Code::CannotOverwriteMedia => (StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA"),
         Code::KeyTooLarge => (BAD, "M_KEY_TOO_LARGE"),
         Code::ProfileTooLarge => (BAD, "M_PROFILE_TOO_LARGE"),

@@ -8,6 +8,7 @@ pub mod invite;
 pub mod make_join;
 pub mod make_knock;
 pub mod make_leave;
+pub mod media;
 pub mod openid;
 pub mod query;
 pub mod send;
@@ -23,6 +24,7 @@ pub mod version;
 use super::call::Endpoints;
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
+    let endpoints = media::endpoints(endpoints);
     endpoints
         .endpoint(version::get)
         .endpoint(send::put)

@@ -12,5 +12,9 @@ pub const HEADER_BYTES_MAX: usize = 64 << 10;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Until the body of a request has arrived and was answered; uploads and long polls have their own.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(180);
+/// Until an upload or a download has begun to be answered.
+pub const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Longest pause within the body of a request.
+pub const BODY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Connections served at once.
 pub const CONNECTIONS_MAX: usize = 20_000;

@@ -35,17 +35,17 @@ fn words(path: &str) -> Vec<&str> {
 
 /// The specification's list, and what no client can do without (logging out, filters, read markers).
 fn guests_may(method: &Method, words: &[&str]) -> bool {
-    match (method.as_str(), words) {
+    matches!(
+        (method.as_str(), words),
         ("GET", ["rooms", _, "state" | "context" | "event" | "messages" | "members" | "initialSync", ..])
-        | ("GET", ["sync" | "events" | "devices" | "versions" | "capabilities" | "pushrules" | "profile", ..])
-        | ("GET", ["media", "download" | "thumbnail" | "config", ..])
-        | ("GET", ["account", "whoami"])
-        | ("GET" | "POST", ["user", _, "filter", ..])
-        | ("POST", ["rooms", _, "join" | "leave" | "read_markers" | "receipt", ..])
-        | ("POST", ["join", _] | ["logout", ..] | ["keys", "upload" | "query" | "claim"])
-        | ("PUT", ["rooms", _, "send" | "state", ..])
-        | ("PUT", ["sendToDevice", ..] | ["devices", _])
-        | ("PUT" | "DELETE", ["profile", _, "displayname"]) => true,
-        _ => false,
-    }
+            | ("GET", ["sync" | "events" | "devices" | "versions" | "capabilities" | "pushrules" | "profile", ..])
+            | ("GET", ["media", "download" | "thumbnail" | "config", ..])
+            | ("GET", ["account", "whoami"])
+            | ("GET" | "POST", ["user", _, "filter", ..])
+            | ("POST", ["rooms", _, "join" | "leave" | "read_markers" | "receipt", ..])
+            | ("POST", ["join", _] | ["logout", ..] | ["keys", "upload" | "query" | "claim"])
+            | ("PUT", ["rooms", _, "send" | "state", ..])
+            | ("PUT", ["sendToDevice", ..] | ["devices", _])
+            | ("PUT" | "DELETE", ["profile", _, "displayname"])
+    )
 }

@@ -16,6 +16,7 @@ pub mod store;
 
 pub mod account_data;
 pub mod accounts;
+pub mod appservices;
 pub mod cross_signing;
 pub mod dehydrated_devices;
 pub mod destinations;
@@ -50,6 +51,7 @@ pub mod timeline;
 pub mod to_device;
 pub mod tokens;
 pub mod uia_sessions;
+pub mod welcome;
 
 pub use error::{Error, Result};
 pub use sql::{STATEMENTS, Statement};

@@ -15,7 +15,8 @@ sql!(
     "
     INSERT INTO account_data (user_nid, room_nid, kind, body, pos)
     VALUES ($1, 0, 'm.push_rules', $2, (SELECT next FROM next_position))
-    ON CONFLICT (user_nid, room_nid, kind) DO UPDATE SET body = excluded.body, pos = excluded.pos"
+    ON CONFLICT (user_nid, room_nid, kind) DO UPDATE SET body = excluded.body, pos = excluded.pos
+    WHERE account_data.body = $3"
 );
 
 /// The stored rulesets of users: (user, content of `m.push_rules`). Users on default rules are absent.
@@ -26,12 +27,15 @@ pub async fn of_users(tx: &mut Tx, user_nids: &[i64]) -> Result<Vec<(i64, String
     fetch_all!(tx, OF_USERS, json_list(user_nids))
 }
 
-/// Store a user's ruleset, as the content of `m.push_rules`.
+/// Store a user's ruleset, as the content of `m.push_rules`, in place of `before` (nothing: of none). False when something else
+/// is stored by now.
 ///
 /// # Errors
 /// The driver's.
-pub async fn put(tx: &mut Tx, user_nid: i64, body: &str) -> Result<()> {
-    execute!(tx, PUT, user_nid, body)?;
-    tx.streamed(1);
-    Ok(())
+pub async fn put(tx: &mut Tx, user_nid: i64, body: &str, before: Option<&str>) -> Result<bool> {
+    let rows = execute!(tx, PUT, user_nid, body, before)?;
+    if rows == 1 {
+        tx.streamed(1);
+    }
+    Ok(rows == 1)
 }

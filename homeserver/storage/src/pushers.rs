@@ -78,6 +78,13 @@ sql!(
     UPDATE pushers SET done_pos = $4, failing_since_ts = NULL, retry_ts = 0, failures = 0
     WHERE user_nid = $1 AND app_id = $2 AND pushkey = $3 AND done_pos < $4"
 );
+// Whoever moves retry_ts first serves the pusher; the others see it taken, or served.
+sql!(
+    CLAIM,
+    "
+    UPDATE pushers SET retry_ts = $6
+    WHERE user_nid = $1 AND app_id = $2 AND pushkey = $3 AND done_pos < $4 AND retry_ts <= $5"
+);
 sql!(
     FAILED,
     "
@@ -151,6 +158,15 @@ pub async fn remove_of_devices(tx: &mut Tx, user_nid: i64, device_ids: &[&str]) 
 /// The driver's.
 pub async fn remove_but_device(tx: &mut Tx, user_nid: i64, device_id: &str) -> Result<u64> {
     execute!(tx, REMOVE_BUT_DEVICE, user_nid, device_id)
+}
+
+/// Take a pusher for serving it the event at `pos`, until `until_ms`. False when another instance has it, or has served it.
+///
+/// # Errors
+/// The driver's.
+pub async fn claim(tx: &mut Tx, pusher: &Pusher, pos: i64, now_ms: i64, until_ms: i64) -> Result<bool> {
+    let (app_id, pushkey) = (pusher.app_id.as_str(), pusher.pushkey.as_str());
+    Ok(execute!(tx, CLAIM, pusher.user_nid, app_id, pushkey, pos, now_ms, until_ms)? == 1)
 }
 
 /// A pusher was served up to `pos`.

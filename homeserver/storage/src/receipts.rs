@@ -77,6 +77,12 @@ sql!(
     ORDER BY c.pos LIMIT $3"
 );
 sql!(
+    BETWEEN,
+    "
+    SELECT room_nid, user_nid, kind, thread, event_id, ts FROM receipts
+    WHERE pos > $1 AND pos <= $2 ORDER BY pos LIMIT $3"
+);
+sql!(
     MARK_LANE,
     "
     INSERT INTO read_marks (user_nid, room_nid, thread_nid, event_nid, seq)
@@ -118,14 +124,6 @@ sql!(
         SELECT p.event_nid FROM push_items AS p JOIN timeline AS t ON t.event_nid = p.event_nid
         WHERE p.user_nid = $1 AND p.room_nid = $2 AND t.pos <= $3)"
 );
-sql!(
-    FULLY_READ,
-    "
-    INSERT INTO account_data (user_nid, room_nid, kind, body, pos)
-    VALUES ($1, $2, 'm.fully_read', $3, (SELECT next FROM next_position))
-    ON CONFLICT (user_nid, room_nid, kind) DO UPDATE SET body = excluded.body, pos = excluded.pos"
-);
-
 /// Store a receipt in place of the one before it.
 ///
 /// # Errors
@@ -170,6 +168,14 @@ pub async fn local_between(tx: &mut Tx, since: i64, until: i64, limit: i64) -> R
     fetch_all!(tx, LOCAL_BETWEEN, since, until, limit)
 }
 
+/// Receipts of all rooms and users with `since < pos <= until`, at most `limit`, in order; private ones too.
+///
+/// # Errors
+/// The driver's.
+pub async fn between(tx: &mut Tx, since: i64, until: i64, limit: i64) -> Result<Vec<Receipt>> {
+    fetch_all!(tx, BETWEEN, since, until, limit)
+}
+
 /// One lane (0: the main timeline, else a thread's root) is read up to an event: move its mark, never back, and drop what
 /// was still to be noticed there.
 ///
@@ -191,15 +197,5 @@ pub async fn read_room(tx: &mut Tx, up_to: ReadUpTo, threads_max: i64) -> Result
     execute!(tx, MARK_LANE, user_nid, room_nid, 0_i64, event_nid, pos)?;
     execute!(tx, MARK_THREADS, user_nid, room_nid, event_nid, pos, threads_max)?;
     execute!(tx, CLEAR_ROOM, user_nid, room_nid, pos)?;
-    Ok(())
-}
-
-/// Store the user's fully read marker of a room, `m.fully_read` of its account data. `body` is the event's content.
-///
-/// # Errors
-/// The driver's.
-pub async fn put_fully_read(tx: &mut Tx, user_nid: i64, room_nid: i64, body: &str) -> Result<()> {
-    execute!(tx, FULLY_READ, user_nid, room_nid, body)?;
-    tx.streamed(1);
     Ok(())
 }

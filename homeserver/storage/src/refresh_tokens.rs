@@ -40,6 +40,7 @@ sql!(
     UPDATE refresh_tokens SET hash = hash WHERE hash = $1
     RETURNING hash, family, parent, user_nid, device_id, access_hash, is_retired, expires_ms"
 );
+sql!(OWNER, "SELECT user_nid, device_id FROM refresh_tokens WHERE hash = $1");
 sql!(RETIRE, "UPDATE refresh_tokens SET is_retired = TRUE WHERE hash = $1 AND NOT is_retired RETURNING access_hash");
 sql!(DROP_CHILDREN, "DELETE FROM refresh_tokens WHERE parent = $1 RETURNING access_hash");
 sql!(DROP_FAMILY, "DELETE FROM refresh_tokens WHERE family = $1 RETURNING access_hash");
@@ -77,6 +78,14 @@ pub async fn put(tx: &mut Tx, token: &RefreshToken) -> Result<()> {
 /// The driver's.
 pub async fn hold(tx: &mut Tx, hash: &str) -> Result<Option<RefreshToken>> {
     fetch_optional!(tx, HOLD, hash)
+}
+
+/// Whose the token of this hash is, and on which device; retired and expired tokens have owners too.
+///
+/// # Errors
+/// The driver's.
+pub async fn owner(tx: &mut Tx, hash: &str) -> Result<Option<(i64, String)>> {
+    fetch_optional!(tx, OWNER, hash)
 }
 
 /// Retire a token. Returns the access token given with it, unless it was retired before.

@@ -158,6 +158,18 @@ sql!(
     FROM timeline AS t JOIN events AS e ON e.nid = t.event_nid
     WHERE t.pos > $1 AND t.pos <= $2 ORDER BY t.pos LIMIT $3"
 );
+// Only since the reader's own member event: what was before they may have no right to see.
+sql!(
+    BEFORE_FOR,
+    "
+    SELECT t.pos, t.flags AS timeline_flags, t.thread_nid, t.seq, t.txn,
+        e.nid, e.event_id, e.room_nid, e.depth, e.flags, e.state_nid, e.state_after_nid, e.auth, e.codec, e.body
+    FROM timeline AS t
+    JOIN members AS m ON m.room_nid = t.room_nid AND m.user_nid = $1 AND m.membership = 'join'
+    JOIN timeline AS j ON j.event_nid = m.event_nid AND j.pos < t.pos
+    JOIN events AS e ON e.nid = t.event_nid
+    WHERE t.pos < $2 ORDER BY t.pos DESC LIMIT $3"
+);
 sql!(
     LOCAL_BETWEEN,
     "
@@ -431,6 +443,14 @@ pub async fn local_between(tx: &mut Tx, since: i64, until: i64, limit: i64) -> R
 /// The driver's.
 pub async fn at(tx: &mut Tx, positions: &[i64]) -> Result<Vec<(i64, i64)>> {
     fetch_all!(tx, AT, json_list(positions))
+}
+
+/// Events of the rooms a user is joined to with `pos < before`, since they joined, the newest first, at most `limit`.
+///
+/// # Errors
+/// The driver's.
+pub async fn before_for(tx: &mut Tx, user_nid: i64, before: i64, limit: i64) -> Result<Vec<Row>> {
+    fetch_all!(tx, BEFORE_FOR, user_nid, before, limit)
 }
 
 /// The newest position of each room: (room, position or 0).

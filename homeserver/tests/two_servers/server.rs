@@ -113,7 +113,7 @@ fn settings(authority: &Authority) -> Settings {
         allow_private_addresses: true,
         trusted_authorities: vec![authority.pem.clone().into_bytes()],
     };
-    Settings { federation: federation::Settings { outgoing, ..Default::default() }, ..Settings::default() }
+    Settings { federation: federation::Settings { outgoing, ..federation::Settings::default() }, ..Settings::default() }
 }
 
 async fn context(name: &ServerName) -> Context {

@@ -14,17 +14,11 @@ use crate::{Context, Error, Result, valkey::Valkey};
 pub enum Rotation {
     /// The new token stands; these access tokens end.
     Done {
-        /// Whose.
-        user_nid: i64,
-        /// On which device.
-        device_id: String,
         /// Access tokens (hashes) that end.
         ended: Vec<String>,
     },
     /// The token was used before: its family is gone, and these access tokens end.
     Reused {
-        /// Whose.
-        user_nid: i64,
         /// Access tokens (hashes) that end.
         ended: Vec<String>,
     },
@@ -80,7 +74,23 @@ impl RefreshTokens {
         Ok(())
     }
 
-    /// Renew with the token `hash`.
+    /// Whose the token `hash` is, and on which device, if there is such a token.
+    ///
+    /// # Errors
+    /// The database's or Valkey's.
+    pub async fn owner(&self, hash: &str) -> Result<Option<(i64, String)>> {
+        if let Some(valkey) = &self.valkey {
+            let mut answer = run(valkey, OWNER, vec![hash.to_owned()]).await?.into_iter();
+            let (Some(user), Some(device_id)) = (answer.next(), answer.next()) else { return Ok(None) };
+            let user_nid = user.parse().map_err(|_| Error::internal("a refresh token in Valkey without its user"))?;
+            return Ok(Some((user_nid, device_id)));
+        }
+        let mut tx = self.cx.store.read().await?;
+        Ok(refresh_tokens::owner(&mut tx, hash).await?)
+    }
+
+    /// Renew with the token `hash`. The access token that comes with `next` must be written before: whoever renews at the same
+    /// time finds and ends it.
     ///
     /// # Errors
     /// The database's or Valkey's.
@@ -151,7 +161,7 @@ impl RefreshTokens {
         if old.is_retired {
             let ended = refresh_tokens::drop_family(&mut tx, &old.family).await?;
             tx.commit().await?;
-            return Ok(Rotation::Reused { user_nid: old.user_nid, ended });
+            return Ok(Rotation::Reused { ended });
         }
         let mut ended = refresh_tokens::drop_children(&mut tx, hash).await?;
         if let Some(parent) = &old.parent {
@@ -169,7 +179,7 @@ impl RefreshTokens {
         };
         refresh_tokens::put(&mut tx, &child).await?;
         tx.commit().await?;
-        Ok(Rotation::Done { user_nid: child.user_nid, device_id: child.device_id, ended })
+        Ok(Rotation::Done { ended })
     }
 }
 
@@ -177,13 +187,10 @@ async fn rotate_in_valkey(valkey: &Valkey, hash: &str, next: &Successor<'_>) -> 
     let arguments =
         vec![hash.to_owned(), next.hash.to_owned(), next.access_hash.to_owned(), next.lifetime_ms.to_string()];
     let mut answer = run(valkey, ROTATE, arguments).await?.into_iter();
-    let (outcome, user, device) = (answer.next(), answer.next(), answer.next());
-    let (Some(outcome), Some(user), Some(device_id)) = (outcome, user, device) else { return Ok(Rotation::Unknown) };
-    let user_nid = user.parse().map_err(|_| Error::internal("a refresh token in Valkey without its user"))?;
-    let ended = answer.collect();
-    Ok(match outcome.as_str() {
-        "done" => Rotation::Done { user_nid, device_id, ended },
-        _ => Rotation::Reused { user_nid, ended },
+    Ok(match answer.next().as_deref() {
+        None => Rotation::Unknown,
+        Some("done") => Rotation::Done { ended: answer.collect() },
+        Some(_) => Rotation::Reused { ended: answer.collect() },
     })
 }
 
@@ -211,6 +218,12 @@ redis.call('HSET', p..'refresh-user:'..user, family, device)
 redis.call('PEXPIRE', p..'refresh-user:'..user, ttl)
 return {}";
 
+const OWNER: &str = "
+local p, hash = unpack(ARGV)
+local f = redis.call('HMGET', p..'refresh:'..hash, 'user', 'device')
+if not f[1] then return {} end
+return f";
+
 const ROTATE: &str = "
 local p, hash, next, access, ttl = unpack(ARGV)
 local old = p..'refresh:'..hash
@@ -219,7 +232,7 @@ local family, user, device, retired, child, parent = unpack(f)
 if not family then return {} end
 local members = p..'refresh-family:'..family
 if retired then
-  local answer = {'reused', user, device}
+  local answer = {'reused'}
   for _, member in ipairs(redis.call('SMEMBERS', members)) do
     local given = redis.call('HGET', p..'refresh:'..member, 'access')
     if given then answer[#answer + 1] = given end
@@ -229,7 +242,7 @@ if retired then
   redis.call('HDEL', p..'refresh-user:'..user, family)
   return answer
 end
-local answer = {'done', user, device}
+local answer = {'done'}
 if child then
   local given = redis.call('HGET', p..'refresh:'..child, 'access')
   if given then answer[#answer + 1] = given end

@@ -367,7 +367,7 @@ impl Registration {
         let mut tx = self.cx.store.begin().await?;
         let found = token_rows::take_short(&mut tx, NONCE, &hash(&request.nonce)).await?;
         tx.commit().await?;
-        if !found.is_some_and(|(_, expires_ms)| expires_ms > self.cx.clock.now_ms().cast_signed()) {
+        if found.is_none_or(|(_, expires_ms)| expires_ms <= self.cx.clock.now_ms().cast_signed()) {
             return Err(Error::invalid("the nonce is not known"));
         }
         let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).map_err(Error::internal)?;
@@ -399,7 +399,7 @@ fn in_use() -> Error {
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }
     (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok()).collect()

@@ -361,39 +361,38 @@ impl Tokens {
         }
         let cx = &self.0.cx;
         let old = hash(refresh_token);
+        let (user_nid, device_id) = self.0.refresh.owner(&old).await?.ok_or(UNKNOWN)?;
         let secret = format!("vcr_{}", cx.randomness.letters(SECRET_LEN));
-        let secret_hash = hash(&secret);
         let name = cx.randomness.letters(NAME_LEN);
+        let access_token = self.renewed(user_nid, &device_id, &old, &name).await?;
+        let (secret_hash, access_hash) = (hash(&secret), hash(&name));
         let lifetime_ms = ms(self.0.settings.refresh_lifetime).cast_signed();
-        let access_hash = hash(&name);
         let next = Successor { hash: &secret_hash, access_hash: &access_hash, lifetime_ms };
         match self.0.refresh.rotate(&old, &next).await? {
-            Rotation::Unknown => Err(UNKNOWN),
-            Rotation::Reused { user_nid, ended } => {
+            Rotation::Done { ended } => {
+                self.delete(ended).await?;
+                Ok((access_token, secret, self.0.settings.access_lifetime))
+            }
+            Rotation::Reused { mut ended } => {
                 tracing::warn!(user_nid, "a refresh token came twice; its login ends");
+                ended.push(access_hash);
                 self.delete(ended).await?;
                 // The device is still there: logging in again gets it back.
                 Err(Error::UnknownToken { soft_logout: true })
             }
-            Rotation::Done { user_nid, device_id, ended } => {
-                let access = self.renewed(user_nid, &device_id, old, &name, ended).await?;
-                Ok((access, secret, self.0.settings.access_lifetime))
+            Rotation::Unknown => {
+                self.delete(vec![access_hash]).await?;
+                Err(UNKNOWN)
             }
         }
     }
+
     /// Write the access token that a renewal gives; `replaced` is the refresh token it was got with.
-    async fn renewed(
-        &self,
-        user_nid: i64,
-        device_id: &str,
-        replaced: String,
-        name: &str,
-        ended: Vec<String>,
-    ) -> Result<String> {
+    async fn renewed(&self, user_nid: i64, device_id: &str, replaced: &str, name: &str) -> Result<String> {
+        const UNKNOWN: Error = Error::UnknownToken { soft_logout: false };
         let cx = &self.0.cx;
         let names = cx.numbers.user_names(&[user_nid]).await?;
-        let user_id = names.get(&user_nid).ok_or(Error::UnknownToken { soft_logout: false })?;
-        let access_token = self.0.sign(user_id, device_id, name)?;
+        let access_token = self.0.sign(names.get(&user_nid).ok_or(UNKNOWN)?, device_id, name)?;
         let now_ms = cx.clock.now_ms().cast_signed();
         let token = Token {
             hash: hash(name),
@@ -401,17 +400,15 @@ impl Tokens {
             device_id: Some(device_id.to_owned()),
             created_ms: now_ms,
             expires_ms: Some(now_ms.saturating_add(ms(self.0.settings.access_lifetime).cast_signed())),
-            replaces: Some(replaced),
+            replaces: Some(replaced.to_owned()),
         };
         let mut tx = cx.store.begin().await?;
-        token_rows::delete(&mut tx, &ended).await?;
-        let is_device = device_rows::one(&mut tx, user_nid, device_id).await?.is_some();
-        if is_device {
-            token_rows::put(&mut tx, &token).await?;
+        if device_rows::one(&mut tx, user_nid, device_id).await?.is_none() {
+            return Err(UNKNOWN);
         }
+        token_rows::put(&mut tx, &token).await?;
         tx.commit().await?;
-        self.end(ended);
-        if is_device { Ok(access_token) } else { Err(Error::UnknownToken { soft_logout: false }) }
+        Ok(access_token)
     }
 
     /// An access token got by renewal is used for the first time: what it replaces ends.
@@ -428,6 +425,9 @@ impl Tokens {
     }
 
     async fn delete(&self, hashes: Vec<String>) -> Result<()> {
+        if hashes.is_empty() {
+            return Ok(());
+        }
         let mut tx = self.0.cx.store.begin().await?;
         token_rows::delete(&mut tx, &hashes).await?;
         tx.commit().await?;

@@ -1,30 +1,34 @@
-//! Whom an event notifies.
+//! Whom an event notifies, by the rules of those who read it.
 //!
 //! What notifies everybody with default rules is counted by the room's sequence alone, one number for all members; only what goes
 //! beyond it (a highlight, a member whose own rules differ) is written for the user concerned.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use room::auth::facts;
+use futures_util::future::BoxFuture;
+use quick_cache::sync::Cache;
+use room::{auth::facts, event::kind};
 use ruma::UserId;
-use serde::Deserialize;
 use storage::timeline::PushItem;
 
-use super::{Timeline, events::Stored, now::RoomNow};
-use crate::Result;
+use super::{Timeline, effects, events::Stored, now::RoomNow};
+use crate::{
+    Result,
+    push_rules::{Called, Judgement, Names, RoomFacts},
+};
 
-/// Users a single event may mention by name; more are not highlighted.
-const MENTIONS_MAX: usize = 100;
-/// The push actions of a mention, as the default rules give them.
-const MENTION_ACTIONS: &str = r#"["notify",{"set_tweak":"sound","value":"default"},{"set_tweak":"highlight"}]"#;
+/// States whose members' names are remembered.
+const CALLED_STATES_MAX: usize = 2000;
+/// Local members whose names are looked for in texts; in larger rooms only `m.mentions` counts.
+const CALLED_MEMBERS_MAX: usize = 500;
+/// Entries of a state that is searched for names; in larger rooms only `m.mentions` counts.
+const CALLED_STATE_LEN_MAX: usize = 5000;
 
-/// `m.mentions` of a content.
-#[derive(Debug, Default, Deserialize)]
-struct Mentions {
-    #[serde(default)]
-    user_ids: Vec<String>,
-    #[serde(default)]
-    room: bool,
+/// What local members are called, by the number of the state that says so.
+pub(super) type CalledCache = Arc<Cache<i64, Arc<[Called]>>>;
+
+pub(super) fn called_cache() -> CalledCache {
+    Arc::new(Cache::new(CALLED_STATES_MAX))
 }
 
 /// Whom an event notifies.
@@ -32,68 +36,116 @@ struct Mentions {
 pub(super) struct Notified {
     /// Everybody with default rules.
     pub by_default: bool,
-    /// User, what they count beyond the default, whether it is a highlight.
-    exceptions: Vec<(i64, i64, bool)>,
+    judgement: Judgement,
 }
 
 impl Notified {
     /// As rows.
-    pub(super) fn items(&self, event: &Stored, thread_nid: i64) -> Vec<PushItem> {
-        self.exceptions
-            .iter()
-            .map(|(user_nid, notify, highlight)| PushItem {
-                user_nid: *user_nid,
+    pub(super) fn items(self, event: &Stored, thread_nid: i64) -> Vec<PushItem> {
+        self.judgement
+            .exceptions
+            .into_iter()
+            .map(|exception| PushItem {
+                user_nid: exception.user_nid,
                 room_nid: event.room_nid,
                 event_nid: event.nid,
                 thread_nid,
-                notify: *notify,
-                highlight: *highlight,
-                actions: if *highlight { MENTION_ACTIONS } else { r#"["notify"]"# }.to_owned(),
+                notify: exception.notify,
+                highlight: exception.highlight,
+                actions: exception.actions.to_string(),
             })
             .collect()
     }
 }
 
-impl Timeline {
-    /// Whom an event notifies that is about to be accepted in `now`.
-    pub(super) async fn notified(&self, now: &RoomNow, event: &Arc<Stored>, sender_nid: i64) -> Result<Notified> {
-        let pdu = &event.pdu;
-        let by_default = match pdu.kind.as_str() {
-            "m.room.message" => {
-                facts::field::<String>(&pdu.content, "msgtype").is_none_or(|kind| kind != "m.notice")
-                    && !is_edit(&pdu.content)
-            }
-            "m.room.encrypted" | "m.call.invite" => pdu.state_key.is_none() && !is_edit(&pdu.content),
-            _ => false,
-        };
-        let mut notified = Notified { by_default, exceptions: Vec::new() };
-        let mentions: Mentions = facts::field(&pdu.content, "m.mentions").unwrap_or_default();
-        if is_edit(&pdu.content) || now.inhabitants.local.is_empty() {
-            return Ok(notified);
-        }
-        let beyond = i64::from(!by_default);
-        if mentions.room && self.powers(now).await?.can_notify(&pdu.sender, "room") {
-            let others = now.inhabitants.local.iter().filter(|nid| **nid != sender_nid);
-            notified.exceptions = others.map(|nid| (*nid, beyond, true)).collect();
-            return Ok(notified);
-        }
-        for user in mentions.user_ids.iter().take(MENTIONS_MAX) {
-            let Ok(user) = <&UserId>::try_from(user.as_str()) else { continue };
-            if !self.cx.is_local(user) {
-                continue;
-            }
-            if let Some(nid) = self.cx.numbers.user_if_known(user).await?
-                && nid != sender_nid
-                && now.has_local(nid)
-                && !notified.exceptions.iter().any(|e| e.0 == nid)
-            {
-                notified.exceptions.push((nid, beyond, true));
-            }
-        }
-        Ok(notified)
+/// What members are called in a room as it is now.
+struct RoomNames<'a> {
+    timeline: &'a Timeline,
+    now: &'a RoomNow,
+}
+
+impl Names for RoomNames<'_> {
+    fn called(&self) -> BoxFuture<'_, Result<Arc<[Called]>>> {
+        Box::pin(self.timeline.called(self.now))
     }
 }
 
-fn is_edit(content: &serde_json::value::RawValue) -> bool {
-    room::relation::relates_to(content).is_some_and(|relation| relation.replaces().is_some())
+impl Timeline {
+    /// Whom an event notifies that is about to be accepted in `now`.
+    pub(super) async fn notified(&self, now: &RoomNow, event: &Arc<Stored>) -> Result<Notified> {
+        let pdu = &event.pdu;
+        let mut readers = now.inhabitants.local.clone();
+        if pdu.kind == kind::MEMBER
+            && let Some(target) = pdu.state_key.as_deref().and_then(|id| <&UserId>::try_from(id).ok())
+            && self.cx.is_local(target)
+        {
+            let nid = self.cx.numbers.user(target).await?;
+            if let Err(at) = readers.binary_search(&nid) {
+                readers.insert(at, nid);
+            }
+        }
+        if pdu.is_create() {
+            return Ok(Notified::default());
+        }
+        let facts = self.push_facts(now, event).await?;
+        let judgement = self.rules.evaluate(pdu, &facts, &readers, &RoomNames { timeline: self, now }).await?;
+        Ok(Notified { by_default: judgement.default_notifies, judgement })
+    }
+
+    /// What push rules look at, of a room as it is now.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn push_facts(&self, now: &RoomNow, event: &Stored) -> Result<RoomFacts> {
+        Ok(RoomFacts {
+            room_id: now.room_id.clone(),
+            member_count: u64::try_from(now.inhabitants.joined).unwrap_or(0),
+            sender_may_notify_room: self.powers(now).await?.can_notify(&event.pdu.sender, "room"),
+        })
+    }
+
+    /// What a member calls themselves in a room as it is now.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn display_name(&self, now: &RoomNow, user_id: &UserId) -> Result<Option<String>> {
+        let member = self.state_event(now, kind::MEMBER, user_id.as_str()).await?;
+        Ok(member.and_then(|member| facts::field::<String>(&member.pdu.content, "displayname")))
+    }
+
+    /// What local members are called; nothing in rooms too large for it.
+    async fn called(&self, now: &RoomNow) -> Result<Arc<[Called]>> {
+        if now.inhabitants.local.len() > CALLED_MEMBERS_MAX || now.snapshot.state.len() > CALLED_STATE_LEN_MAX {
+            return Ok(Arc::from([]));
+        }
+        if let Some(called) = self.called.get(&now.snapshot.nid) {
+            return Ok(called);
+        }
+        let keys: Vec<(i64, i64)> =
+            now.snapshot.state.iter().map(|(key, event)| (effects::number(key.0), effects::number(event.0))).collect();
+        let key_nids: Vec<i64> = keys.iter().map(|(key, _)| *key).collect();
+        let names = self.cx.numbers.state_key_names(&key_nids).await?;
+        let ids = self.cx.numbers.user_names(&now.inhabitants.local).await?;
+        let locals: HashMap<&str, i64> = ids.iter().map(|(nid, id)| (&**id, *nid)).collect();
+        let members: Vec<(i64, i64)> = keys
+            .iter()
+            .filter_map(|(key, event)| {
+                let (event_kind, state_key) = names.get(key)?;
+                let user_nid = locals.get(&**state_key).filter(|_| &**event_kind == kind::MEMBER)?;
+                Some((*user_nid, *event))
+            })
+            .collect();
+        let events = self.events.by_nids(&members.iter().map(|(_, event)| *event).collect::<Vec<_>>()).await?;
+        let called: Arc<[Called]> = members
+            .iter()
+            .filter_map(|(user_nid, event)| {
+                let display_name = facts::field::<String>(&events.get(event)?.pdu.content, "displayname");
+                Some(Called::new(*user_nid, ids.get(user_nid)?, display_name))
+            })
+            .collect();
+        if now.snapshot.nid != 0 {
+            self.called.insert(now.snapshot.nid, Arc::clone(&called));
+        }
+        Ok(called)
+    }
 }

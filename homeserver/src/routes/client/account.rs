@@ -69,6 +69,7 @@ pub async fn post_deactivate(
     let Interactive { request, auth } = call.request;
     let caller = call.caller.ok_or_else(missing_token)?;
     prove(&services, &caller, "deactivate the account", auth.as_ref()).await?;
+    services.devices.delete_all(caller.nid, None).await?;
     services.accounts.deactivate(&caller.user_id, request.erase).await?;
     services.keys.forget_user(caller.nid).await?;
     // There was nothing to unbind.

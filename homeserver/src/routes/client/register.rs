@@ -1,5 +1,9 @@
 //! `/_matrix/client/v3/register…`
 
+use axum::{
+    Json,
+    response::{IntoResponse as _, Response},
+};
 use ruma::{
     OwnedUserId,
     api::client::account::{
@@ -7,12 +11,13 @@ use ruma::{
         get_username_availability::v3 as available,
         register::{
             LoginType, RegistrationKind,
-            v3::{self as register, Request, Response},
+            v3::{self as register, Request},
         },
         request_registration_token_via_email::v3 as email,
         request_registration_token_via_msisdn::v3 as msisdn,
     },
 };
+use serde_json::json;
 use services::{
     Services,
     accounts::{Masquerade, User, registration::NewAccount, tokens::NewSession, uia::Attempt},
@@ -28,6 +33,8 @@ use crate::routes::{
 };
 
 /// `POST`: make an account, for a user, a guest or by an application service.
+///
+/// Written by hand, because ruma gives whoever does not log in a device called null.
 ///
 /// Spec: Client-Server API, "Account registration", "Guest access"; Application Service API, "Server admin style permissions".
 pub async fn post(services: Services, call: Call<Interactive<register::Request>>) -> Reply<Response> {
@@ -46,9 +53,8 @@ pub async fn post(services: Services, call: Call<Interactive<register::Request>>
     } else {
         of_user(&services, &request, auth.as_ref(), &from).await?
     };
-    let mut response = Response::new(user_id);
     if request.inhibit_login && request.kind != RegistrationKind::Guest {
-        return Ok(response);
+        return Ok(Json(json!({ "user_id": user_id })).into_response());
     }
     let new = NewSession {
         device_id: request.device_id.filter(|_| request.kind != RegistrationKind::Guest),
@@ -57,12 +63,18 @@ pub async fn post(services: Services, call: Call<Interactive<register::Request>>
         address: Some(address),
         user_agent,
     };
-    let session = services.accounts.tokens.open(nid, &response.user_id, new).await?;
-    response.access_token = Some(session.access_token);
-    response.device_id = Some(session.device_id);
-    response.refresh_token = session.refresh_token;
-    response.expires_in = session.expires_in;
-    Ok(response)
+    let session = services.accounts.tokens.open(nid, &user_id, new).await?;
+    let mut body = json!({
+        "user_id": user_id,
+        "home_server": user_id.server_name(),
+        "access_token": session.access_token,
+        "device_id": session.device_id,
+    });
+    if let (Some(refresh_token), Some(expires_in)) = (session.refresh_token, session.expires_in) {
+        body["refresh_token"] = refresh_token.into();
+        body["expires_in_ms"] = json!(u64::try_from(expires_in.as_millis()).unwrap_or(u64::MAX));
+    }
+    Ok(Json(body).into_response())
 }
 
 async fn of_appservice(services: &Services, request: &Request, caller: &User) -> Reply<(OwnedUserId, i64)> {

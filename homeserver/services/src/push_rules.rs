@@ -13,12 +13,14 @@
 //!
 //! The sender is never judged: whoever sends has read the room (their mark moves with the event).
 
+mod defaults;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use quick_cache::sync::Cache;
 use room::event::Pdu;
 use ruma::{
@@ -32,9 +34,12 @@ use serde::Deserialize;
 use serde_json::json;
 use storage::push_rules as table;
 
-use super::defaults::{PERSONAL_RULES, defaults};
+pub use self::defaults::defaults;
+use self::defaults::{CONTAINS_DISPLAY_NAME, PERSONAL_RULES};
 use crate::{Context, Result, notify::Whisper};
 
+/// Users a single event may mention by id; more are not highlighted.
+const MENTIONS_MAX: usize = 100;
 /// Rulesets kept in memory.
 const USERS_MAX: usize = 100_000;
 /// Rooms whose mode is remembered for one ruleset.
@@ -42,7 +47,7 @@ const MODES_MAX: usize = 10_000;
 /// After so long a ruleset is read again: a whisper of another instance may have been lost.
 const AGE_MAX_MS: u64 = 5 * 60 * 1000;
 /// Family of [`Whisper::Forget`] for rulesets; its key is the user's number.
-pub(super) const FORGET_RULES: &str = "push_rules";
+pub(crate) const FORGET_RULES: &str = "push_rules";
 
 /// What of a room the rules look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +69,32 @@ pub struct Reader<'a> {
     pub user_id: &'a UserId,
     /// Their name in the room.
     pub display_name: Option<&'a str>,
+}
+
+/// What a local member is called in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Called {
+    user_nid: i64,
+    display_name: Option<String>,
+    /// Localpart and name, in lower case.
+    words: Vec<String>,
+}
+
+impl Called {
+    /// From the member's id and the name in their member event.
+    #[must_use]
+    pub fn new(user_nid: i64, user_id: &str, display_name: Option<String>) -> Self {
+        let localpart = user_id.strip_prefix('@').and_then(|id| id.split_once(':')).map(|(localpart, _)| localpart);
+        let words = [localpart, display_name.as_deref()].into_iter().flatten();
+        let words = words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
+        Self { user_nid, display_name, words }
+    }
+}
+
+/// Knows what the readers are called in the room of the event that is judged.
+pub trait Names: Send + Sync {
+    /// Local members with their names; may be none in rooms too large to look.
+    fn called(&self) -> BoxFuture<'_, Result<Arc<[Called]>>>;
 }
 
 /// How a reader counts what is unread in a room.
@@ -183,39 +214,54 @@ impl Rules {
         Ok(stored.and_then(|(_, body)| parse(&body, user_id)).unwrap_or_else(|| defaults(user_id)))
     }
 
-    /// What the default rules say of an event, and for which of `readers` that is not all. At most one statement, and none when
-    /// the readers' rules are in memory. Never called while holding a [`storage::Tx`].
+    /// What the default rules say of an event, and for which of `readers` (numbers of local users, the sender among them or
+    /// not) that is not all. `names` is asked only when a plain text might hold somebody's name. At most one statement of
+    /// its own, and none when the readers' rules are in memory. Never called while holding a [`storage::Tx`].
     ///
     /// # Errors
-    /// The database's.
-    pub async fn evaluate(&self, event: &Pdu, facts: &RoomFacts, readers: &[Reader<'_>]) -> Result<Judgement> {
-        let users: Vec<(i64, &UserId)> = readers.iter().map(|reader| (reader.user_nid, reader.user_id)).collect();
-        let ready = self.ready(&users).await?;
+    /// The database's, and those of `names`.
+    pub async fn evaluate(
+        &self,
+        event: &Pdu,
+        facts: &RoomFacts,
+        readers: &[i64],
+        names: &dyn Names,
+    ) -> Result<Judgement> {
+        let ready = self.ready(readers).await?;
         let flat = flatten(event);
         let mut context = context(facts, &self.shared.nobody);
         let default = judge(&self.shared.rules, &flat, &context);
-        let named = Named::of(event);
+        let sender_nid = self.cx.numbers.user_if_known(&event.sender).await?;
+        let named = self.named(event, names).await?;
+        // Who is judged alone: readers with rules of their own, and those the event may name.
+        let mode_of = |ready: &Ready| ready.mode(&facts.room_id);
+        let alone: Vec<(i64, &Arc<Ready>, Mode)> = readers
+            .iter()
+            .zip(&ready)
+            .filter(|(nid, ready)| Some(**nid) != sender_nid && (ready.own.is_some() || named.users.contains(*nid)))
+            .map(|(nid, ready)| (*nid, ready, mode_of(ready)))
+            .filter(|(_, _, mode)| *mode != Mode::Muted)
+            .collect();
+        let alone_nids: Vec<i64> = alone.iter().map(|(nid, _, _)| *nid).collect();
+        let user_ids = self.cx.numbers.user_names(&alone_nids).await?;
         let mut exceptions = Vec::new();
-        for (reader, ready) in readers.iter().zip(ready) {
-            if reader.user_id == event.sender {
-                continue;
-            }
-            let (mode, outcome) = match &ready.own {
-                None if !named.may_mean(reader) => (Mode::Default, default.clone()),
-                None => {
-                    read_as(&mut context, reader);
-                    (Mode::Default, judge(&defaults(reader.user_id), &flat, &context))
-                }
-                Some(own) => {
-                    let mode = ready.mode(&facts.room_id);
-                    if mode == Mode::Muted {
-                        continue;
-                    }
-                    read_as(&mut context, reader);
-                    (mode, judge(own, &flat, &context))
-                }
+        for (nid, ready, mode) in alone {
+            let Some(user_id) = user_ids.get(&nid).and_then(|id| UserId::parse(&**id).ok()) else { continue };
+            let name = named.names.get(&nid).map(String::as_str);
+            read_as(&mut context, &Reader { user_nid: nid, user_id: &user_id, display_name: name });
+            let outcome = match &ready.own {
+                Some(own) => judge(own, &flat, &context),
+                None => judge(&defaults(&user_id), &flat, &context),
             };
-            exceptions.extend(exception(reader.user_nid, mode, default.notify, &outcome));
+            exceptions.extend(exception(nid, mode, default.notify, &outcome));
+        }
+        if default.notify && default.highlight {
+            let done: HashSet<i64> = alone_nids.into_iter().collect();
+            let others = readers
+                .iter()
+                .zip(&ready)
+                .filter(|(nid, ready)| Some(**nid) != sender_nid && !done.contains(*nid) && ready.own.is_none());
+            exceptions.extend(others.filter_map(|(nid, _)| exception(*nid, Mode::Default, true, &default)));
         }
         Ok(Judgement { default_notifies: default.notify, exceptions })
     }
@@ -228,7 +274,7 @@ impl Rules {
         if reader.user_id == event.sender {
             return Ok(None);
         }
-        let ready = self.ready(&[(reader.user_nid, reader.user_id)]).await?;
+        let ready = self.ready(&[reader.user_nid]).await?;
         let mut context = context(facts, reader.user_id);
         read_as(&mut context, &reader);
         let flat = flatten(event);
@@ -243,8 +289,8 @@ impl Rules {
     ///
     /// # Errors
     /// The database's.
-    pub async fn modes(&self, user_nid: i64, user_id: &UserId, rooms: &[&RoomId]) -> Result<Vec<Mode>> {
-        let ready = self.ready(&[(user_nid, user_id)]).await?;
+    pub async fn modes(&self, user_nid: i64, rooms: &[&RoomId]) -> Result<Vec<Mode>> {
+        let ready = self.ready(&[user_nid]).await?;
         let ready = ready.first().filter(|ready| ready.own.is_some());
         Ok(rooms.iter().map(|room_id| ready.map_or(Mode::Default, |ready| ready.mode(room_id))).collect())
     }
@@ -253,30 +299,53 @@ impl Rules {
     ///
     /// # Errors
     /// The database's.
-    pub async fn mode(&self, user_nid: i64, user_id: &UserId, room_id: &RoomId) -> Result<Mode> {
-        Ok(self.modes(user_nid, user_id, &[room_id]).await?.pop().unwrap_or(Mode::Default))
+    pub async fn mode(&self, user_nid: i64, room_id: &RoomId) -> Result<Mode> {
+        Ok(self.modes(user_nid, &[room_id]).await?.pop().unwrap_or(Mode::Default))
     }
 
     /// The rules of users, in their order, from memory where they are young enough; the others in one statement.
-    async fn ready(&self, users: &[(i64, &UserId)]) -> Result<Vec<Arc<Ready>>> {
+    async fn ready(&self, users: &[i64]) -> Result<Vec<Arc<Ready>>> {
         let now_ms = self.cx.clock.now_ms();
         let mut found: Vec<Option<Arc<Ready>>> = users
             .iter()
-            .map(|(nid, _)| self.ready.get(nid).filter(|ready| now_ms < ready.read_ms.saturating_add(AGE_MAX_MS)))
+            .map(|nid| self.ready.get(nid).filter(|ready| now_ms < ready.read_ms.saturating_add(AGE_MAX_MS)))
             .collect();
         let missing: Vec<i64> =
-            users.iter().zip(&found).filter(|(_, ready)| ready.is_none()).map(|((nid, _), _)| *nid).collect();
+            users.iter().zip(&found).filter(|(_, ready)| ready.is_none()).map(|(nid, _)| *nid).collect();
         if !missing.is_empty() {
             let rows = table::of_users(&mut self.cx.store.read().await?, &missing).await?;
             let stored: HashMap<i64, String> = rows.into_iter().collect();
-            for ((nid, user_id), slot) in users.iter().zip(&mut found).filter(|(_, slot)| slot.is_none()) {
-                let own = stored.get(nid).and_then(|body| parse(body, user_id));
+            let with_rules: Vec<i64> = stored.keys().copied().collect();
+            let user_ids = self.cx.numbers.user_names(&with_rules).await?;
+            for (nid, slot) in users.iter().zip(&mut found).filter(|(_, slot)| slot.is_none()) {
+                let user_id = user_ids.get(nid).and_then(|id| UserId::parse(&**id).ok());
+                let own = stored.get(nid).zip(user_id).and_then(|(body, user_id)| parse(body, &user_id));
                 let ready = Arc::new(Ready { own, modes: Mutex::default(), read_ms: now_ms });
                 self.ready.insert(*nid, Arc::clone(&ready));
                 *slot = Some(ready);
             }
         }
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Whom an event may name.
+    async fn named(&self, event: &Pdu, names: &dyn Names) -> Result<Named> {
+        let says = Says::of(event);
+        let mut named = Named::default();
+        for user_id in says.user_ids.iter().take(MENTIONS_MAX) {
+            let Ok(user_id) = <&UserId>::try_from(user_id.as_str()) else { continue };
+            if self.cx.is_local(user_id) {
+                named.users.extend(self.cx.numbers.user_if_known(user_id).await?);
+            }
+        }
+        let Some(text) = says.text else { return Ok(named) };
+        for member in names.called().await?.iter() {
+            if member.words.iter().any(|word| text.contains(word)) {
+                named.users.insert(member.user_nid);
+                named.names.extend(member.display_name.clone().map(|name| (member.user_nid, name)));
+            }
+        }
+        Ok(named)
     }
 }
 
@@ -313,7 +382,7 @@ fn mode_of(rules: &Ruleset, room_id: &RoomId) -> Mode {
         let Some(rule) = matching(rules, &flat, &context) else { continue };
         if rule.triggers_notification() {
             is_silent = false;
-        } else if is_blanket(&rule, room_id) {
+        } else if is_blanket(rules, &rule, room_id) {
             return Mode::Muted;
         }
         if matches!(rule, AnyPushRuleRef::Room(_)) && rule.triggers_notification() {
@@ -323,13 +392,17 @@ fn mode_of(rules: &Ruleset, room_id: &RoomId) -> Mode {
     if is_silent { Mode::MentionsOnly } else { Mode::Custom }
 }
 
-/// True for a rule that stops everything of a room: the master rule, or an override on the room alone.
-fn is_blanket(rule: &AnyPushRuleRef<'_>, room_id: &RoomId) -> bool {
+/// True for a rule that stops everything of a room, because none goes before it: the master rule, or an override on the room
+/// alone.
+fn is_blanket(rules: &Ruleset, rule: &AnyPushRuleRef<'_>, room_id: &RoomId) -> bool {
     let AnyPushRuleRef::Override(rule) = rule else { return false };
-    rule.conditions.iter().all(|condition| match condition {
-        ruma::push::PushCondition::EventMatch(data) => data.key == "room_id" && data.pattern == room_id.as_str(),
-        _ => false,
-    })
+    let is_first =
+        rules.override_.iter().find(|other| other.enabled).is_some_and(|other| other.rule_id == rule.rule_id);
+    is_first
+        && rule.conditions.iter().all(|condition| match condition {
+            ruma::push::PushCondition::EventMatch(data) => data.key == "room_id" && data.pattern == room_id.as_str(),
+            _ => false,
+        })
 }
 
 fn exception(user_nid: i64, mode: Mode, default_notifies: bool, outcome: &Outcome) -> Option<Exception> {
@@ -340,15 +413,23 @@ fn exception(user_nid: i64, mode: Mode, default_notifies: bool, outcome: &Outcom
     is_needed.then(|| Exception { user_nid, notify, highlight, actions: Arc::clone(&outcome.actions) })
 }
 
-/// Whom an event names, so that readers it cannot concern need no look.
+/// Whom an event may name: readers it cannot concern need no look.
+#[derive(Debug, Default)]
 struct Named {
-    user_ids: HashSet<String>,
-    invited: Option<String>,
+    users: HashSet<i64>,
+    /// What those whose name is in the text are called.
+    names: HashMap<i64, String>,
+}
+
+/// What an event says of whom it is meant for.
+struct Says {
+    /// Mentioned, or invited.
+    user_ids: Vec<String>,
     /// The text in lower case, when the older rules apply.
     text: Option<String>,
 }
 
-impl Named {
+impl Says {
     fn of(event: &Pdu) -> Self {
         #[derive(Deserialize, Default)]
         struct Content {
@@ -357,7 +438,7 @@ impl Named {
             body: Option<serde_json::Value>,
         }
         let content: Content = serde_json::from_str(event.content.get()).unwrap_or_default();
-        let user_ids = content
+        let mut user_ids: Vec<String> = content
             .mentions
             .as_ref()
             .and_then(|mentions| mentions.get("user_ids")?.as_array())
@@ -367,17 +448,10 @@ impl Named {
             (None, Some(body)) => body.as_str().map(str::to_lowercase),
             _ => None,
         };
-        let invited = (event.kind == room::event::kind::MEMBER).then(|| event.state_key.clone()).flatten();
-        Self { user_ids, invited, text }
-    }
-
-    fn may_mean(&self, reader: &Reader<'_>) -> bool {
-        self.user_ids.contains(reader.user_id.as_str())
-            || self.invited.as_deref() == Some(reader.user_id.as_str())
-            || self.text.as_ref().is_some_and(|text| {
-                text.contains(&reader.user_id.localpart().to_lowercase())
-                    || reader.display_name.is_some_and(|name| !name.is_empty() && text.contains(&name.to_lowercase()))
-            })
+        if event.kind == room::event::kind::MEMBER {
+            user_ids.extend(event.state_key.clone());
+        }
+        Self { user_ids, text }
     }
 }
 
@@ -408,11 +482,15 @@ fn read_as(context: &mut PushConditionRoomCtx, reader: &Reader<'_>) {
     context.user_display_name = reader.display_name.unwrap_or_default().to_owned();
 }
 
-fn matching<'a>(rules: &'a Ruleset, event: &FlattenedJson, context: &PushConditionRoomCtx) -> Option<AnyPushRuleRef<'a>> {
+fn matching<'a>(
+    rules: &'a Ruleset,
+    event: &FlattenedJson,
+    context: &PushConditionRoomCtx,
+) -> Option<AnyPushRuleRef<'a>> {
     // ruma's conditions are async for thread subscriptions alone, which are off: they are always ready. A name of nothing
     // would match every text.
     rules.iter().find(|rule| {
-        let is_nameless = context.user_display_name.is_empty() && rule.rule_id() == PERSONAL_RULES[2];
+        let is_nameless = context.user_display_name.is_empty() && rule.rule_id() == CONTAINS_DISPLAY_NAME;
         !is_nameless && rule.applies(event, context).now_or_never().unwrap_or(false)
     })
 }
@@ -430,7 +508,7 @@ fn judge(rules: &Ruleset, event: &FlattenedJson, context: &PushConditionRoomCtx)
 }
 
 /// A stored ruleset with today's defaults; a row that is no ruleset counts as none.
-pub(super) fn parse(body: &str, user_id: &UserId) -> Option<Ruleset> {
+pub(crate) fn parse(body: &str, user_id: &UserId) -> Option<Ruleset> {
     match serde_json::from_str::<Content>(body) {
         Ok(mut content) => {
             content.global.update_with_server_default(defaults(user_id));

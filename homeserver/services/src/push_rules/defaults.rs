@@ -21,7 +21,7 @@ use ruma::{
 pub(super) const PERSONAL_RULES: [&str; 4] =
     [".m.rule.invite_for_me", ".m.rule.is_user_mention", CONTAINS_DISPLAY_NAME, CONTAINS_USER_NAME];
 
-const CONTAINS_DISPLAY_NAME: &str = ".m.rule.contains_display_name";
+pub(super) const CONTAINS_DISPLAY_NAME: &str = ".m.rule.contains_display_name";
 const CONTAINS_USER_NAME: &str = ".m.rule.contains_user_name";
 const ROOMNOTIF: &str = ".m.rule.roomnotif";
 

@@ -1,0 +1,29 @@
+//! Where the log goes: standard error, for people or as JSON lines.
+
+use anyhow::Context as _;
+use homeserver::config::sections::{Log, LogFormat};
+use tracing_subscriber::EnvFilter;
+
+/// Libraries that say at `info` what only their authors want to know.
+const QUIET: &str =
+    "sqlx=warn,hyper=warn,h2=warn,rustls=warn,fred=warn,hickory_resolver=warn,hickory_proto=warn,str0m=warn";
+
+/// Start logging. Called once.
+pub(crate) fn start(settings: &Log) -> anyhow::Result<()> {
+    start_at(settings, &settings.filter)
+}
+
+/// Start logging for a command whose answer is on standard output: only what went wrong.
+pub(crate) fn start_quiet(settings: &Log) -> anyhow::Result<()> {
+    start_at(settings, "error")
+}
+
+fn start_at(settings: &Log, filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).context("log.filter")?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match settings.format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("the log cannot be started: {error}"))
+}
