@@ -19,6 +19,8 @@ pub mod health;
 pub mod keys;
 pub mod queue;
 pub mod remote_keys;
+pub mod remote_media;
+pub mod remote_profiles;
 pub mod signing;
 
 use ruma::OwnedServerName;

@@ -158,7 +158,9 @@ impl Services {
         let presence = presence::Presence::new(cx.clone(), settings.presence);
         let receipts = receipts::Receipts::new(cx.clone());
         let typing = typing::Typing::new(cx.clone());
-        let media = media::Media::start(cx.clone(), settings.media, Arc::new(media::remote::Alone)).await?;
+        profiles.connect_remote(Arc::new(federation::remote_profiles::Asking::new(federation.client().clone())));
+        let asking = federation::remote_media::Asking::new(federation.client().clone());
+        let media = media::Media::start(cx.clone(), settings.media, Arc::new(asking)).await?;
         let push_rules = push_rules::Rules::new(cx.clone());
         let timeline = timeline::Timeline::start(cx.clone(), push_rules.clone());
         let told = federation::queue::Sources {
