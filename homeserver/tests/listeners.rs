@@ -50,7 +50,8 @@ impl Listening {
     }
 
     async fn post(&self, path: &str, body: &[u8]) -> (u16, Value) {
-        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
         parts(&self.say(&[head.as_bytes(), body].concat()).await)
     }
 }
@@ -101,7 +102,8 @@ async fn a_body_beyond_the_limit_is_too_large() {
 async fn a_body_that_stops_coming_is_given_up() {
     let server = Listening::homeserver().await;
 
-    let answer = server.say(b"POST /_matrix/client/v3/login HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{\"type\"").await;
+    let answer =
+        server.say(b"POST /_matrix/client/v3/login HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{\"type\"").await;
 
     let (status, body) = parts(&answer);
     assert_eq!((status, &body["errcode"]), (408, &"M_UNKNOWN".into()), "{answer}");
@@ -139,8 +141,10 @@ async fn what_is_not_http_gets_no_further() {
 async fn a_path_with_broken_escapes_is_refused_without_harm() {
     let server = Listening::homeserver().await;
 
-    for path in ["/_matrix/client/v3/profile/%ff%fe", "/_matrix/client/v3/profile/%", "/_matrix/client/v3/profile/%00"] {
-        let answer = server.say(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await;
+    for path in ["/_matrix/client/v3/profile/%ff%fe", "/_matrix/client/v3/profile/%", "/_matrix/client/v3/profile/%00"]
+    {
+        let answer =
+            server.say(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await;
 
         let (status, body) = parts(&answer);
         assert!((400..500).contains(&status) && body["errcode"].is_string(), "{path}: {answer}");
@@ -171,11 +175,15 @@ async fn browsers_may_ask_from_any_page() {
     let preflight = server
         .say(b"OPTIONS /_matrix/client/v3/sync HTTP/1.1\r\nhost: x\r\norigin: https://app.example.org\r\naccess-control-request-method: GET\r\nconnection: close\r\n\r\n")
         .await;
-    let refusal = server.say(b"GET /_matrix/client/v3/account/whoami HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let refusal =
+        server.say(b"GET /_matrix/client/v3/account/whoami HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
 
     assert_eq!(parts(&preflight).0, 200);
     assert!(preflight.contains("access-control-allow-origin: *"), "{preflight}");
-    assert!(preflight.contains("access-control-allow-headers: x-requested-with,content-type,authorization"), "{preflight}");
+    assert!(
+        preflight.contains("access-control-allow-headers: x-requested-with,content-type,authorization"),
+        "{preflight}"
+    );
     for method in ["GET", "POST", "PUT", "DELETE", "OPTIONS"] {
         assert!(preflight.contains(method), "{preflight}");
     }
@@ -185,9 +193,11 @@ async fn browsers_may_ask_from_any_page() {
 
 #[tokio::test]
 async fn long_texts_are_compressed_for_those_who_ask() {
-    let router = Router::new().route("/long", get(|| async { "a".repeat(10_000) })).route("/short", get(|| async { "a" }));
+    let router =
+        Router::new().route("/long", get(|| async { "a".repeat(10_000) })).route("/short", get(|| async { "a" }));
     let server = Listening::with(router, &Settings::default());
-    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept-encoding: gzip\r\nconnection: close\r\n\r\n");
+    let ask =
+        |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept-encoding: gzip\r\nconnection: close\r\n\r\n");
 
     assert!(server.say(ask("/long").as_bytes()).await.contains("content-encoding: gzip"));
     assert!(!server.say(ask("/short").as_bytes()).await.contains("content-encoding"));

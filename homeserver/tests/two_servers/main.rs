@@ -1,7 +1,9 @@
 //! Two servers of ours in one process, speaking over TLS on loopback.
 
 mod asking;
+mod hostile;
 mod joining;
 mod people;
 mod server;
+mod synapse;
 mod talking;

@@ -18,8 +18,10 @@ use storage::{Store, numbers::Numbers};
 
 /// Issues the certificates of one test.
 pub(crate) struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Option<Issuer<'static, KeyPair>>,
     pem: String,
+    /// Certificate and key that exist already, for a test with servers that are not ours.
+    ready: Option<(String, String)>,
 }
 
 impl Authority {
@@ -28,14 +30,29 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
+        Self { issuer: Some(Issuer::new(params, key)), pem, ready: None }
+    }
+
+    /// The authority `ca.crt` of a folder, with `server.crt` and `server.key` in its name.
+    pub(crate) fn of_files(folder: &std::path::Path) -> Self {
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        Self { issuer: None, pem: read("ca.crt"), ready: Some((read("server.crt"), read("server.key"))) }
+    }
+
+    fn issue(&self, host: &str) -> (String, String) {
+        if let Some(ready) = &self.ready {
+            return ready.clone();
+        }
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([host.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, self.issuer.as_ref().unwrap()).unwrap();
+        (certificate.pem(), key.serialize_pem())
     }
 
     fn tls(&self, host: &str) -> RustlsConfig {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([host.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
-        let chain = vec![CertificateDer::from_pem_slice(certificate.pem().as_bytes()).unwrap()];
-        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        let (certificate, key) = self.issue(host);
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

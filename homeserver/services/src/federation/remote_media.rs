@@ -41,7 +41,8 @@ impl RemoteMedia for Asking {
                 Err(Error::Remote { status: Some(404), matrix, .. })
                     if matrix.as_ref().is_none_or(|(code, _)| code == "M_UNRECOGNIZED") =>
                 {
-                    let mut path = url::Url::parse("https://server/_matrix/media/v3/download").map_err(Error::internal)?;
+                    let mut path =
+                        url::Url::parse("https://server/_matrix/media/v3/download").map_err(Error::internal)?;
                     path.path_segments_mut()
                         .map_err(|()| Error::internal("an https address has segments"))?
                         .extend([server.as_str(), media_id]);
