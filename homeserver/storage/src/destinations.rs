@@ -70,9 +70,11 @@ sql!(LAG_DONE, "DELETE FROM destination_rooms WHERE server = $1 AND room_nid = $
 sql!(
     LEASE,
     "
-    INSERT INTO delivery_leases (share, owner, until) VALUES ($1, $2, $3)
+    INSERT INTO delivery_leases (share, owner, until)
+    SELECT CAST(value AS BIGINT), $2, $3 FROM json_each($1) WHERE TRUE
     ON CONFLICT (share) DO UPDATE SET owner = excluded.owner, until = excluded.until
-    WHERE delivery_leases.owner = excluded.owner OR delivery_leases.until < $4"
+    WHERE delivery_leases.owner = excluded.owner OR delivery_leases.until < $4
+    RETURNING share"
 );
 
 /// How far each server has been told.
@@ -136,12 +138,13 @@ pub async fn told(tx: &mut Tx, server: &str, room_nid: i64, pos: i64) -> Result<
     Ok(())
 }
 
-/// Take or keep a share of the deliveries until `until` (ms). False while another instance has it.
+/// Take or keep shares of the deliveries until `until` (ms). Returns those taken; another instance has the others.
 ///
 /// # Errors
 /// The driver's.
-pub async fn lease(tx: &mut Tx, share: i64, owner: &str, until: i64, now: i64) -> Result<bool> {
-    Ok(execute!(tx, LEASE, share, owner, until, now)? == 1)
+pub async fn lease(tx: &mut Tx, shares: &[i64], owner: &str, until: i64, now: i64) -> Result<Vec<i64>> {
+    let rows: Vec<(i64,)> = fetch_all!(tx, LEASE, json_list(shares), owner, until, now)?;
+    Ok(rows.into_iter().map(|(share,)| share).collect())
 }
 
 /// Servers that did not answer last time.

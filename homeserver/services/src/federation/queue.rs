@@ -234,13 +234,11 @@ impl Queue {
         } else {
             let now_ms = self.0.cx.clock.now_ms();
             let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            let shares: Vec<i64> = (0..SHARES).map(number).collect();
+            let until = number(now_ms + LEASE_MS);
             let mut tx = self.0.cx.store.begin().await?;
-            for share in 0..SHARES {
-                let until = number(now_ms + LEASE_MS);
-                if destinations::lease(&mut tx, number(share), &self.0.owner, until, number(now_ms)).await? {
-                    held.insert(share);
-                }
-            }
+            let taken = destinations::lease(&mut tx, &shares, &self.0.owner, until, number(now_ms)).await?;
+            held.extend(taken.into_iter().filter_map(|share| u64::try_from(share).ok()));
             tx.commit().await?;
         }
         let gained: BTreeSet<u64> = {
