@@ -106,8 +106,9 @@ async fn carry_out(services: &Services, command: AdminCommand) -> anyhow::Result
             println!("{user_id} is {} administrator", if revoke { "no longer an" } else { "now an" });
         }
         AdminCommand::Deactivate { name, erase } => {
-            let (user_id, _) = known(services, &name).await?;
+            let (user_id, user_nid) = known(services, &name).await?;
             accounts.deactivate(&user_id, erase).await?;
+            services.rooms.leave_all(&user_id, user_nid).await?;
             println!("{user_id} is deactivated");
         }
     }

@@ -39,7 +39,7 @@ impl AccountData {
     /// # Errors
     /// [`Error::Forbidden`] when it is another user's; [`Error::NotFound`]
     pub async fn get(&self, user: &User, owner: &UserId, room: Option<&RoomId>, kind: &str) -> Result<Box<RawValue>> {
-        must_be(user, owner)?;
+        user.must_be(owner)?;
         let room_nid = self.room_nid(room).await?;
         let mut tx = self.cx.store.read().await?;
         let body = account_data::one(&mut tx, user.nid, room_nid, kind).await?.filter(|body| body != "{}");
@@ -59,7 +59,7 @@ impl AccountData {
         kind: &str,
         content: &RawValue,
     ) -> Result<()> {
-        must_be(user, owner)?;
+        user.must_be(owner)?;
         must_be_free(kind)?;
         if kind.len() > KIND_BYTES_MAX {
             return Err(Error::InvalidParam(format!("an event type has at most {KIND_BYTES_MAX} bytes")));
@@ -75,7 +75,7 @@ impl AccountData {
     /// # Errors
     /// As [`AccountData::put`].
     pub async fn delete(&self, user: &User, owner: &UserId, room: Option<&RoomId>, kind: &str) -> Result<()> {
-        must_be(user, owner)?;
+        user.must_be(owner)?;
         must_be_free(kind)?;
         let room_nid = self.room_nid(room).await?;
         let mut tx = self.cx.store.begin().await?;
@@ -91,7 +91,7 @@ impl AccountData {
     /// # Errors
     /// [`Error::Forbidden`] when they are another user's; [`Error::NotFound`] for a room we do not know.
     pub async fn tags(&self, user: &User, owner: &UserId, room: &RoomId) -> Result<Map<String, Value>> {
-        must_be(user, owner)?;
+        user.must_be(owner)?;
         let room_nid = self.room_nid(Some(room)).await?;
         let mut tx = self.cx.store.read().await?;
         Ok(tags_in(account_data::one(&mut tx, user.nid, room_nid, TAG).await?))
@@ -109,7 +109,7 @@ impl AccountData {
         tag: &str,
         value: Option<Value>,
     ) -> Result<()> {
-        must_be(user, owner)?;
+        user.must_be(owner)?;
         if tag.len() > TAG_BYTES_MAX {
             return Err(Error::InvalidParam(format!("a tag's name has at most {TAG_BYTES_MAX} bytes")));
         }
@@ -152,10 +152,6 @@ impl AccountData {
         let head = rooms::by_id(&mut tx, room.as_str()).await?;
         Ok(head.ok_or(Error::NotFound("room"))?.nid)
     }
-}
-
-fn must_be(user: &User, owner: &UserId) -> Result<()> {
-    if user.user_id == owner { Ok(()) } else { Err(Error::forbidden("account data is its user's alone")) }
 }
 
 fn must_be_free(kind: &str) -> Result<()> {

@@ -133,6 +133,8 @@ pub enum Code {
     UnknownDevice,
     /// `M_APPSERVICE_LOGIN_UNSUPPORTED`
     AppserviceLoginUnsupported,
+    /// `M_UNKNOWN` with 400: none of the others says what is wrong.
+    Unknown,
     /// `M_URL_NOT_SET`
     UrlNotSet,
     /// `M_CONNECTION_FAILED`

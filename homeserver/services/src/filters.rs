@@ -37,7 +37,7 @@ impl Filters {
     /// # Errors
     /// [`Error::Forbidden`] for another user; [`Error::TooLarge`].
     pub async fn create(&self, user: &User, owner: &UserId, filter: &str) -> Result<String> {
-        must_be(user, owner)?;
+        user.must_be(owner)?;
         if filter.len() > FILTER_BYTES_MAX {
             return Err(Error::TooLarge(format!("a filter has at most {FILTER_BYTES_MAX} bytes")));
         }
@@ -54,7 +54,7 @@ impl Filters {
     /// # Errors
     /// [`Error::Forbidden`] for another user; [`Error::NotFound`].
     pub async fn get(&self, user: &User, owner: &UserId, filter_id: &str) -> Result<Arc<str>> {
-        must_be(user, owner)?;
+        user.must_be(owner)?;
         self.of_user(user.nid, filter_id).await?.ok_or(Error::NotFound("filter"))
     }
 
@@ -74,8 +74,4 @@ impl Filters {
         }
         Ok(filter)
     }
-}
-
-fn must_be(user: &User, owner: &UserId) -> Result<()> {
-    if user.user_id == owner { Ok(()) } else { Err(Error::forbidden("filters are their user's alone")) }
 }

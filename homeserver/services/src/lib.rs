@@ -16,6 +16,7 @@ pub mod devices;
 pub mod error;
 pub mod federation;
 pub mod filters;
+pub mod ignored;
 pub mod incoming;
 pub mod joined;
 pub mod joining;
@@ -29,8 +30,10 @@ pub mod presence;
 pub mod profiles;
 pub mod push;
 pub mod push_rules;
+pub mod reading;
 pub mod receipts;
 pub mod resident;
+pub mod rooms;
 pub mod sync;
 pub mod timeline;
 pub mod to_device;
@@ -99,6 +102,12 @@ pub struct All {
     pub timeline: timeline::Timeline,
     /// Events as readers see them.
     pub view: view::View,
+    /// Who may read what.
+    pub reading: reading::Reading,
+    /// Rooms.
+    pub rooms: rooms::Rooms,
+    /// Rooms.
+    /// Who may read what.
     /// What happened since a client last asked.
     pub sync: sync::Sync,
     /// The first administrator's link.
@@ -120,6 +129,8 @@ pub struct Settings {
     pub appservices: appservices::Settings,
     /// Public keys of devices and users.
     pub keys: keys::Settings,
+    /// Rooms.
+    pub rooms: rooms::Settings,
     /// Other servers.
     pub federation: federation::Settings,
     /// Files.
@@ -193,6 +204,11 @@ impl Services {
         let joining =
             joining::Joining::new(cx.clone(), timeline.clone(), federation.clone(), incoming.clone(), resident.clone());
         let view = view::View::new(cx.clone(), timeline.clone());
+        let reading = reading::Reading::new(cx.clone(), timeline.clone());
+        let ignored = ignored::Ignored::start(cx.clone());
+        let sources =
+            rooms::Sources { timeline: timeline.clone(), view: view.clone(), profiles: profiles.clone(), ignored };
+        let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
@@ -229,6 +245,8 @@ impl Services {
             joining,
             timeline,
             view,
+            reading,
+            rooms,
             sync,
             welcome,
             well_known,

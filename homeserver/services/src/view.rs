@@ -47,6 +47,12 @@ pub fn txn_prefix(user_nid: i64, device_id: &str) -> String {
     format!("{user_nid}\u{1f}{device_id}\u{1f}")
 }
 
+/// What is remembered of a transaction id: `scope` keeps apart what may bear the same id, such as rooms.
+#[must_use]
+pub fn txn_key(user_nid: i64, device_id: &str, txn_id: &str, scope: &str) -> String {
+    format!("{}{txn_id}\u{1f}{scope}", txn_prefix(user_nid, device_id))
+}
+
 /// An event to be shown.
 #[derive(Debug, Clone)]
 pub struct Shown {
@@ -161,10 +167,10 @@ impl View {
             None
         };
         let txn = one.txn.as_deref().zip(reader.txn_prefix.as_deref());
-        let txn = txn.and_then(|(txn, prefix)| txn.strip_prefix(prefix));
+        let txn = txn.and_then(|(txn, prefix)| txn.strip_prefix(prefix)?.rsplit_once('\u{1f}'));
         let unsigned = Unsigned {
             age_ms: Some(self.age_ms(&one.event)),
-            transaction_id: txn.map(<&TransactionId>::from),
+            transaction_id: txn.map(|(txn, _scope)| <&TransactionId>::from(txn)),
             prev_content: prev.map(|p| &*p.pdu.content),
             prev_sender: prev.map(|p| &*p.pdu.sender),
             replaces_state: prev.map(|p| &*p.pdu.event_id),

@@ -70,6 +70,7 @@ impl Config {
             accounts: self.accounts(),
             appservices: self.appservices(registrations),
             keys: services::keys::Settings::default(),
+            rooms: services::rooms::Settings::default(),
             federation: self.federation()?,
             media: self.media_files(),
             presence: presence::Settings { is_on: self.presence.enabled, ..presence::Settings::default() },

@@ -59,6 +59,8 @@ pub struct Call<R: Called> {
     pub address: IpAddr,
     /// The `User-Agent` header.
     pub user_agent: Option<String>,
+    /// The path's arguments as they came: ruma's enums call some event types by other names.
+    pub arguments: Vec<String>,
     /// The body as it came, for the few endpoints whose exact words matter.
     pub body: Bytes,
     /// The query string, for parameters ruma does not know.
@@ -353,12 +355,12 @@ where
     let head = Head { parts };
     let caller = R::Authentication::identify(services, &head, &body).await?;
 
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let path_args: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let content = if body.is_empty() { b"{}".as_slice() } else { &body };
     let request = axum::http::Request::from_parts(head.parts, content);
     let request =
-        R::try_from_http_request(request, &arguments).map_err(|error| ApiError::bad_request(&error, content))?;
-    Ok(Call { request, caller, address, user_agent, body, query })
+        R::try_from_http_request(request, &path_args).map_err(|error| ApiError::bad_request(&error, content))?;
+    Ok(Call { request, caller, address, user_agent, arguments, body, query })
 }
 
 async fn decode_head<R>(services: &Services, request: Request) -> Result<Streamed<R>, ApiError>

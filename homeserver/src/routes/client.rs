@@ -5,10 +5,14 @@ pub mod admin;
 pub mod appservice;
 pub mod auth;
 pub mod capabilities;
+pub mod create_room;
 pub mod dehydrated_device;
 pub mod delete_devices;
 pub mod devices;
+pub mod join;
+pub mod joined_rooms;
 pub mod keys;
+pub mod knock;
 pub mod login;
 pub mod logout;
 pub mod media;
@@ -32,6 +36,8 @@ use axum::routing;
 use super::{call::Endpoints, interactive::Interactive};
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
+    let endpoints = endpoints.endpoint(create_room::post).endpoint(joined_rooms::get);
+    let endpoints = endpoints.endpoint(join::post).endpoint(knock::post);
     let endpoints = rooms::endpoints(endpoints);
     let endpoints = sync_and_presence(endpoints);
     let endpoints = accounts(endpoints);

@@ -220,6 +220,7 @@ fn code_name(code: Code) -> (StatusCode, &'static str) {
         Code::UnknownPos => (BAD, "M_UNKNOWN_POS"),
         Code::UnknownDevice => (BAD, "M_UNKNOWN_DEVICE"),
         Code::AppserviceLoginUnsupported => (BAD, "M_APPSERVICE_LOGIN_UNSUPPORTED"),
+        Code::Unknown => (BAD, "M_UNKNOWN"),
         Code::UrlNotSet => (BAD, "M_URL_NOT_SET"),
         Code::ConnectionFailed => (StatusCode::BAD_GATEWAY, "M_CONNECTION_FAILED"),
         Code::ConnectionTimeout => (StatusCode::GATEWAY_TIMEOUT, "M_CONNECTION_TIMEOUT"),

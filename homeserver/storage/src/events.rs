@@ -243,13 +243,13 @@ sql!(
     BY_TIME_FORWARD,
     "
     SELECT nid, event_id, room_nid, depth, flags, state_nid, state_after_nid, auth, codec, body
-    FROM events WHERE room_nid = $1 AND visible AND ts >= $2 ORDER BY ts, depth, nid LIMIT 1"
+    FROM events WHERE room_nid = $1 AND visible AND ts >= $2 ORDER BY ts, depth, nid LIMIT $3"
 );
 sql!(
     BY_TIME_BACKWARD,
     "
     SELECT nid, event_id, room_nid, depth, flags, state_nid, state_after_nid, auth, codec, body
-    FROM events WHERE room_nid = $1 AND visible AND ts <= $2 ORDER BY ts DESC, depth DESC, nid DESC LIMIT 1"
+    FROM events WHERE room_nid = $1 AND visible AND ts <= $2 ORDER BY ts DESC, depth DESC, nid DESC LIMIT $3"
 );
 sql!(SET_BODY, "UPDATE events SET flags = $2, codec = $3, body = $4 WHERE nid = $1");
 sql!(
@@ -366,15 +366,15 @@ pub async fn after(tx: &mut Tx, room_nid: i64, place: Place, limit: i64) -> Resu
     fetch_all!(tx, AFTER, room_nid, place.0, place.1, limit)
 }
 
-/// The visible event nearest to a time: at or after `ts` when `forward`, else at or before.
+/// At most `limit` visible events nearest to a time, the nearest first: at or after `ts` when `forward`, else at or before.
 ///
 /// # Errors
 /// The driver's.
-pub async fn by_time(tx: &mut Tx, room_nid: i64, ts: i64, forward: bool) -> Result<Option<Row>> {
+pub async fn by_time(tx: &mut Tx, room_nid: i64, ts: i64, forward: bool, limit: i64) -> Result<Vec<Row>> {
     if forward {
-        fetch_optional!(tx, BY_TIME_FORWARD, room_nid, ts)
+        fetch_all!(tx, BY_TIME_FORWARD, room_nid, ts, limit)
     } else {
-        fetch_optional!(tx, BY_TIME_BACKWARD, room_nid, ts)
+        fetch_all!(tx, BY_TIME_BACKWARD, room_nid, ts, limit)
     }
 }
 

@@ -42,6 +42,7 @@ const STEPS: &[Step] = steps![
     (6, "0006_federation"),
     (7, "0007_appservices"),
     (8, "0008_push"),
+    (9, "0009_directory"),
 ];
 
 /// The schema this program writes.

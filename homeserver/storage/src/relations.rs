@@ -111,8 +111,62 @@ sql!(
     SELECT root_nid, room_nid, last_nid, last_depth, count, notify_seq FROM threads
     WHERE room_nid = $1 AND (last_depth, last_nid) < ($2, $3) ORDER BY last_depth DESC, last_nid DESC LIMIT $4"
 );
+sql!(
+    THREADS_OF_USER,
+    "
+    SELECT t.root_nid, t.room_nid, t.last_nid, t.last_depth, t.count, t.notify_seq
+    FROM threads AS t JOIN events AS e ON e.nid = t.root_nid
+    WHERE t.room_nid = $1 AND (t.last_depth, t.last_nid) < ($2, $3) AND (e.sender_nid = $4 OR EXISTS (
+        SELECT 1 FROM relations AS r
+        WHERE r.parent_id = e.event_id AND r.sender_nid = $4 AND r.rel_type = 'm.thread'))
+    ORDER BY t.last_depth DESC, t.last_nid DESC LIMIT $5"
+);
+// What speaks about what speaks about the event, to a depth; the filters are for what is returned, not for the way there.
+sql!(
+    TREE_BACK,
+    "
+    WITH RECURSIVE tree (child_nid, level) AS (
+        SELECT r.child_nid, 1 FROM relations AS r WHERE r.parent_id = $1 AND r.rel_type <> ''
+        UNION
+        SELECT r.child_nid, t.level + 1 FROM tree AS t JOIN events AS p ON p.nid = t.child_nid
+        JOIN relations AS r ON r.parent_id = p.event_id AND r.rel_type <> '' WHERE t.level < $7)
+    SELECT r.parent_id, r.child_nid, r.rel_type, r.kind, r.sender_nid, r.key
+    FROM relations AS r JOIN events AS e ON e.nid = r.child_nid
+    WHERE r.child_nid IN (SELECT child_nid FROM tree) AND e.visible AND ($2 = '' OR r.rel_type = $2)
+        AND ($3 = '' OR r.kind = $3) AND r.rel_type <> '' AND (e.depth, e.nid) < ($4, $5)
+    ORDER BY e.depth DESC, e.nid DESC LIMIT $6"
+);
+sql!(
+    TREE_FORWARD,
+    "
+    WITH RECURSIVE tree (child_nid, level) AS (
+        SELECT r.child_nid, 1 FROM relations AS r WHERE r.parent_id = $1 AND r.rel_type <> ''
+        UNION
+        SELECT r.child_nid, t.level + 1 FROM tree AS t JOIN events AS p ON p.nid = t.child_nid
+        JOIN relations AS r ON r.parent_id = p.event_id AND r.rel_type <> '' WHERE t.level < $7)
+    SELECT r.parent_id, r.child_nid, r.rel_type, r.kind, r.sender_nid, r.key
+    FROM relations AS r JOIN events AS e ON e.nid = r.child_nid
+    WHERE r.child_nid IN (SELECT child_nid FROM tree) AND e.visible AND ($2 = '' OR r.rel_type = $2)
+        AND ($3 = '' OR r.kind = $3) AND r.rel_type <> '' AND (e.depth, e.nid) > ($4, $5)
+    ORDER BY e.depth, e.nid LIMIT $6"
+);
 sql!(TAKES_PART, "
     SELECT r.child_nid FROM relations AS r WHERE r.parent_id = $1 AND r.sender_nid = $2 AND r.rel_type = 'm.thread' LIMIT 1");
+sql!(
+    SAYS,
+    "
+    SELECT child_nid FROM relations
+    WHERE parent_id = $1 AND sender_nid = $2 AND rel_type = $3 AND kind = $4 AND key = $5 LIMIT 1"
+);
+
+/// Whether a user has said this about an event already: the same reaction.
+///
+/// # Errors
+/// The driver's.
+pub async fn says(tx: &mut Tx, parent_id: &str, user_nid: i64, rel_type: &str, kind: &str, key: &str) -> Result<bool> {
+    let row: Option<(i64,)> = fetch_optional!(tx, SAYS, parent_id, user_nid, rel_type, kind, key)?;
+    Ok(row.is_some())
+}
 
 /// Store a relation.
 ///
@@ -159,6 +213,8 @@ pub struct Wanted<'a> {
     pub rel_type: Option<&'a str>,
     /// Only this event type, if any.
     pub kind: Option<&'a str>,
+    /// How far from the event: 1 for what speaks about it directly.
+    pub levels: i64,
 }
 
 /// A page of children from a place on, at most `limit`; newest first when `back`.
@@ -173,10 +229,12 @@ pub async fn page(
     limit: i64,
 ) -> Result<Vec<Relation>> {
     let (rel_type, kind) = (wanted.rel_type.unwrap_or(""), wanted.kind.unwrap_or(""));
-    if back {
-        fetch_all!(tx, PAGE_BACK, wanted.parent_id, rel_type, kind, from.0, from.1, limit)
-    } else {
-        fetch_all!(tx, PAGE_FORWARD, wanted.parent_id, rel_type, kind, from.0, from.1, limit)
+    let (parent_id, levels) = (wanted.parent_id, wanted.levels);
+    match (levels > 1, back) {
+        (false, true) => fetch_all!(tx, PAGE_BACK, parent_id, rel_type, kind, from.0, from.1, limit),
+        (false, false) => fetch_all!(tx, PAGE_FORWARD, parent_id, rel_type, kind, from.0, from.1, limit),
+        (true, true) => fetch_all!(tx, TREE_BACK, parent_id, rel_type, kind, from.0, from.1, limit, levels),
+        (true, false) => fetch_all!(tx, TREE_FORWARD, parent_id, rel_type, kind, from.0, from.1, limit, levels),
     }
 }
 
@@ -208,6 +266,20 @@ pub async fn threads_of_room(
     limit: i64,
 ) -> Result<Vec<Thread>> {
     fetch_all!(tx, THREADS_OF_ROOM, room_nid, before.0, before.1, limit)
+}
+
+/// As [`threads_of_room`], but only threads a user began or wrote in.
+///
+/// # Errors
+/// The driver's.
+pub async fn threads_of_user(
+    tx: &mut Tx,
+    room_nid: i64,
+    before: crate::events::Place,
+    user_nid: i64,
+    limit: i64,
+) -> Result<Vec<Thread>> {
+    fetch_all!(tx, THREADS_OF_USER, room_nid, before.0, before.1, user_nid, limit)
 }
 
 /// Whether a user wrote in a thread.

@@ -156,10 +156,23 @@ sql!(
     FROM room_facts WHERE room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
 );
 sql!(SET_PUBLIC, "UPDATE room_facts SET is_public = $2 WHERE room_nid = $1");
-sql!(PUBLIC, "
-    SELECT f.room_nid, f.kind, f.creator, f.name, f.topic, f.avatar_url, f.canonical_alias, f.join_rule, f.allowed_rooms,
-        f.guest_access, f.history_visibility, f.encryption, f.successor, f.joined_count, f.invited_count, f.is_public
-    FROM room_facts AS f WHERE f.is_public ORDER BY f.joined_count DESC, f.room_nid");
+sql!(
+    PUBLIC_BELOW,
+    "
+    SELECT room_nid, kind, creator, name, topic, avatar_url, canonical_alias, join_rule, allowed_rooms, guest_access,
+        history_visibility, encryption, successor, joined_count, invited_count, is_public
+    FROM room_facts WHERE is_public AND (joined_count, room_nid) < ($1, $2)
+    ORDER BY joined_count DESC, room_nid DESC LIMIT $3"
+);
+sql!(
+    PUBLIC_ABOVE,
+    "
+    SELECT room_nid, kind, creator, name, topic, avatar_url, canonical_alias, join_rule, allowed_rooms, guest_access,
+        history_visibility, encryption, successor, joined_count, invited_count, is_public
+    FROM room_facts WHERE is_public AND (joined_count, room_nid) > ($1, $2)
+    ORDER BY joined_count, room_nid LIMIT $3"
+);
+sql!(PUBLIC_COUNT, "SELECT count(*) AS number FROM room_facts WHERE is_public");
 
 /// Store a new room's head. False when the room exists already.
 ///
@@ -270,10 +283,27 @@ pub async fn set_public(tx: &mut Tx, room_nid: i64, is_public: bool) -> Result<(
     Ok(())
 }
 
-/// Facts of all rooms in the directory, the largest first.
+/// A place in the directory: joined members, then the room's number.
+pub type Rank = (i64, i64);
+
+/// Facts of rooms in the directory, at most `limit`: those after `from`, the largest first, or (`above`) those before it, the
+/// smallest first.
 ///
 /// # Errors
 /// The driver's.
-pub async fn public(tx: &mut Tx) -> Result<Vec<Facts>> {
-    fetch_all!(tx, PUBLIC)
+pub async fn public(tx: &mut Tx, from: Rank, above: bool, limit: i64) -> Result<Vec<Facts>> {
+    if above {
+        fetch_all!(tx, PUBLIC_ABOVE, from.0, from.1, limit)
+    } else {
+        fetch_all!(tx, PUBLIC_BELOW, from.0, from.1, limit)
+    }
+}
+
+/// How many rooms the directory lists.
+///
+/// # Errors
+/// The driver's.
+pub async fn public_count(tx: &mut Tx) -> Result<i64> {
+    let row: Option<(i64,)> = fetch_optional!(tx, PUBLIC_COUNT)?;
+    Ok(row.map_or(0, |(number,)| number))
 }

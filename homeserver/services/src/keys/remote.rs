@@ -32,6 +32,7 @@ use super::{
     cross_signing::{row, well_formed},
     query::Viewer,
     signed_json,
+    upload::DEVICE_KEYS_BYTES_MAX,
 };
 use crate::{Error, Result};
 
@@ -309,10 +310,14 @@ async fn apply(tx: &mut Tx, user_nid: i64, known: Option<i64>, update: &DeviceLi
     }
     if update.deleted == Some(true) {
         device_keys::forget(tx, user_nid, &[update.device_id.to_string()]).await?;
-    } else if let Some(keys) = &update.keys {
+    } else {
+        let Some(keys) = update.keys.clone() else { return Ok(false) };
         let display_name = update.device_display_name.clone();
-        let device = ListedDevice { device_id: update.device_id.clone(), keys: keys.clone(), display_name };
+        let device = ListedDevice { device_id: update.device_id.clone(), keys, display_name };
         let Some(row) = device_row(user_nid, &update.user_id, &device) else { return Ok(false) };
+        if device_keys::of_users(tx, &[user_nid]).await?.len() >= DEVICES_PER_USER_MAX {
+            return Ok(false);
+        }
         device_keys::put(tx, &row).await?;
     }
     Ok(remote_device_lists::advance(tx, user_nid, known, js_int(update.stream_id)).await?)
@@ -322,8 +327,11 @@ fn js_int(value: ruma::UInt) -> i64 {
     i64::from(ruma::Int::from(value))
 }
 
-/// A device as we store it; `None` when its keys name another device or user.
+/// A device as we store it; `None` when its keys name another device or user, or are too large.
 fn device_row(user_nid: i64, user_id: &UserId, device: &ListedDevice) -> Option<device_keys::DeviceKeys> {
+    if device.keys.json().get().len() > DEVICE_KEYS_BYTES_MAX {
+        return None;
+    }
     let keys = device.keys.deserialize().ok()?;
     if keys.user_id != user_id || keys.device_id != device.device_id {
         return None;

@@ -16,7 +16,7 @@ use super::{Keys, OneTimeKeys, Supply, signed_json};
 use crate::{Error, Result, accounts::User, error::Code};
 
 /// Identity keys of a device.
-const DEVICE_KEYS_BYTES_MAX: usize = 64 << 10;
+pub(super) const DEVICE_KEYS_BYTES_MAX: usize = 64 << 10;
 /// One one-time or fallback key.
 const ONE_TIME_KEY_BYTES_MAX: usize = 4 << 10;
 /// One-time keys a device may keep waiting.

@@ -105,7 +105,7 @@ impl Resident {
     ) -> Result<Nearest> {
         let now = self.shared_room(origin, room_id).await?;
         let mut tx = self.cx.store.read().await?;
-        let row = storage::events::by_time(&mut tx, now.nid, at.get().into(), forward).await?;
+        let row = storage::events::by_time(&mut tx, now.nid, at.get().into(), forward, 1).await?.into_iter().next();
         drop(tx);
         let event = self.timeline.events.read(row.into_iter().collect()).await?.pop();
         let event = event.ok_or(Error::NotFound("event"))?;

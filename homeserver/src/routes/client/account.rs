@@ -72,6 +72,7 @@ pub async fn post_deactivate(
     services.devices.delete_all(caller.nid, None).await?;
     services.accounts.deactivate(&caller.user_id, request.erase).await?;
     services.keys.forget_user(caller.nid).await?;
+    services.rooms.leave_all(&caller.user_id, caller.nid).await?;
     // There was nothing to unbind.
     Ok(deactivate::Response::new(ThirdPartyIdRemovalStatus::Success))
 }

@@ -17,7 +17,7 @@ use ruma::{
     exports::http,
 };
 use serde_json::{Map, Value, json};
-use services::{Services, limits::Action};
+use services::{Services, accounts::User, limits::Action, profiles::Changed, rooms::membership::Face};
 
 use crate::routes::call::{Call, Reply};
 
@@ -81,7 +81,8 @@ pub async fn put_field(services: Services, call: Call<SetField>) -> Reply<set_fi
     let SetField { user_id, field, value } = call.request;
     call.caller.must_be(&user_id)?;
     services.limits.take_for(Action::Request, &call.caller).await?;
-    services.profiles.set(call.caller.nid, &field, value).await?;
+    let changed = services.profiles.set(call.caller.nid, &field, value).await?;
+    show(&services, &call.caller, changed).await?;
     Ok(set_field::Response::new())
 }
 
@@ -89,6 +90,16 @@ pub async fn put_field(services: Services, call: Call<SetField>) -> Reply<set_fi
 pub async fn delete_field(services: Services, call: Call<delete_field::Request>) -> Reply<delete_field::Response> {
     call.caller.must_be(&call.request.user_id)?;
     services.limits.take_for(Action::Request, &call.caller).await?;
-    services.profiles.remove(call.caller.nid, call.request.field.as_str()).await?;
+    let changed = services.profiles.remove(call.caller.nid, call.request.field.as_str()).await?;
+    show(&services, &call.caller, changed).await?;
     Ok(delete_field::Response::new())
+}
+
+/// Carry a new name or avatar into the caller's rooms.
+async fn show(services: &Services, caller: &User, changed: Changed) -> Reply<()> {
+    if changed.concerns_rooms {
+        let face = Face { display_name: changed.display_name, avatar_url: changed.avatar_url };
+        services.rooms.show_profile(&caller.user_id, caller.nid, &face).await?;
+    }
+    Ok(())
 }

@@ -1,0 +1,397 @@
+//! What was said: pages of a room's history, an event with its surroundings, single events.
+//!
+//! Tokens name gaps between events: `t{depth}_{nid}` is the gap before the event at that place, `s{pos}…` (a token of sync) the
+//! gap behind what was known at that position. Pages are looked up by place, so one is as cheap as another.
+//! Source: Client-Server API, "Getting events for a room", "Event context"; "Lazy-loading room members".
+
+use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
+
+use room::event::{RoomIdShown, kind};
+use ruma::{EventId, RoomId};
+use serde_json::value::RawValue;
+use storage::{
+    events::{self, Place},
+    history as rows,
+};
+
+use super::{
+    Rooms,
+    sight::{Standing, gap_after},
+};
+use crate::{
+    Error, Result,
+    accounts::User,
+    sync::{Token, filter::EventFilter},
+    timeline::{events::Stored, now::RoomNow, snapshots::Snapshot},
+    view::{Options, Shown},
+};
+
+/// Events of a page at most.
+pub const PAGE_LEN_MAX: usize = 1000;
+/// Events of a page when nobody says how many.
+pub const PAGE_LEN: usize = 10;
+/// Events around one at most.
+const CONTEXT_LEN_MAX: usize = 100;
+/// Events fetched at once when a filter or the reader's rights may drop most of them.
+const SEARCHED_LEN: usize = 200;
+/// How often more is fetched for one page.
+const SEARCHES_MAX: usize = 10;
+/// Gaps in a room's history looked at for one page.
+const GAPS_MAX: i64 = 20;
+
+/// A point in a room's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// The gap before this place.
+    Gap(Place),
+    /// The gap behind what was known at this position.
+    Stream(i64),
+}
+
+impl FromStr for Point {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::InvalidParam("this is not a token of this server".to_owned());
+        if text.starts_with('s') {
+            return text.parse::<Token>().map(|token| Self::Stream(token.pos)).map_err(|_| wrong());
+        }
+        let (depth, nid) = text.strip_prefix('t').and_then(|rest| rest.split_once('_')).ok_or_else(wrong)?;
+        let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= 0);
+        Ok(Self::Gap((number(depth).ok_or_else(wrong)?, number(nid).ok_or_else(wrong)?)))
+    }
+}
+
+/// A gap as clients know it.
+struct Gap(Place);
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "t{}_{}", self.0.0, self.0.1)
+    }
+}
+
+/// The page somebody asks for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Where it begins; `None` is the end of the room's history when going back, its beginning otherwise.
+    pub from: Option<Point>,
+    /// Where it ends at the latest.
+    pub to: Option<Point>,
+    /// Towards the past.
+    pub back: bool,
+    /// How many.
+    pub limit: usize,
+    /// Which.
+    pub filter: EventFilter,
+}
+
+/// A page of a room's history.
+#[derive(Debug)]
+pub struct Page {
+    /// Where it begins.
+    pub start: String,
+    /// Where the next one begins; `None` when there is none.
+    pub end: Option<String>,
+    /// The events.
+    pub chunk: Vec<Box<RawValue>>,
+    /// Members needed to show them, when the filter asks for it.
+    pub state: Vec<Box<RawValue>>,
+}
+
+/// An event with what stands around it.
+#[derive(Debug)]
+pub struct Around {
+    /// The gap before all of it.
+    pub start: String,
+    /// The gap behind all of it.
+    pub end: String,
+    /// The event.
+    pub event: Box<RawValue>,
+    /// What came before, the newest first.
+    pub before: Vec<Box<RawValue>>,
+    /// What came after, the oldest first.
+    pub after: Vec<Box<RawValue>>,
+    /// The room's state at the last of them.
+    pub state: Vec<Box<RawValue>>,
+}
+
+/// Events that were looked through.
+struct Found {
+    shown: Vec<Shown>,
+    /// The gap behind the last one looked at, in the direction of reading.
+    end: Place,
+    /// Whether there is nothing more in that direction now.
+    is_over: bool,
+}
+
+/// Which events to look through.
+struct Search<'a> {
+    from: Place,
+    /// Nothing beyond this gap.
+    to: Option<Place>,
+    back: bool,
+    limit: usize,
+    filter: &'a EventFilter,
+}
+
+impl Rooms {
+    /// A page of a room's history.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for who may not read the room.
+    pub async fn messages(&self, user: &User, room_id: &RoomId, wanted: &Wanted) -> Result<Page> {
+        let standing = self.standing(user, room_id).await?;
+        let now = &standing.now;
+        let mut from = match wanted.from {
+            Some(point) => self.gap(now, point).await?,
+            None if wanted.back => live_end(now),
+            None => (0, 0),
+        };
+        let mut to = match wanted.to {
+            Some(point) => Some(self.gap(now, point).await?),
+            None => None,
+        };
+        if let Some(last) = standing.last_gap() {
+            from = from.min(last);
+            if !wanted.back {
+                to = Some(to.map_or(last, |to| to.min(last)));
+            }
+        }
+        let limit = wanted.limit.clamp(1, PAGE_LEN_MAX);
+        let search = Search { from, to, back: wanted.back, limit, filter: &wanted.filter };
+        let found = if wanted.filter.wants_room(room_id.as_str()) {
+            self.search(user, &standing, &search).await?
+        } else {
+            Found { shown: Vec::new(), end: from, is_over: true }
+        };
+        let options = Options { room_id: RoomIdShown::Yes, bundles: true };
+        let chunk = self.view.render(&Self::reader(user), &found.shown, options).await?;
+        let state = if wanted.filter.lazy_load_members {
+            let newest = if wanted.back { found.shown.first() } else { found.shown.last() };
+            self.senders(newest.map(|shown| &*shown.event), &[&found.shown]).await?
+        } else {
+            Vec::new()
+        };
+        // Towards the present more may come at any time: there is a next page after every one with events.
+        let has_next = !found.is_over || !(wanted.back || found.shown.is_empty());
+        let end = has_next.then(|| Gap(found.end).to_string());
+        Ok(Page { start: Gap(from).to_string(), end, chunk, state })
+    }
+
+    /// An event and about `limit` around it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an event one may not see.
+    pub async fn context(
+        &self,
+        user: &User,
+        room_id: &RoomId,
+        event_id: &EventId,
+        limit: usize,
+        filter: &EventFilter,
+    ) -> Result<Around> {
+        let (standing, event) = self.seen(user, room_id, event_id).await?;
+        let limit = limit.min(CONTEXT_LEN_MAX);
+        let (from, to) = (event.place(), standing.last_gap());
+        let search = Search { from, to: None, back: true, limit: limit / 2, filter };
+        let before = self.search(user, &standing, &search).await?;
+        let from = gap_after(&event);
+        let search = Search { from, to, back: false, limit: limit - limit / 2, filter };
+        let after = self.search(user, &standing, &search).await?;
+        let target = self.with_txns(user, vec![Arc::clone(&event)]).await?;
+        let last = after.shown.last().map_or(&event, |shown| &shown.event);
+        let state = if filter.lazy_load_members {
+            self.senders_and_room(last, &[&before.shown, &target, &after.shown]).await?
+        } else {
+            let snapshot = self.timeline.snapshots.by_nid(last.state_after().unwrap_or_default()).await?;
+            self.plain(&self.timeline.state_events(&snapshot).await?)?
+        };
+        let all: Vec<Shown> = before.shown.iter().chain(&target).chain(&after.shown).cloned().collect();
+        let options = Options { room_id: RoomIdShown::Yes, bundles: true };
+        let mut rendered = self.view.render(&Self::reader(user), &all, options).await?.into_iter();
+        let before_events = rendered.by_ref().take(before.shown.len()).collect();
+        let event = rendered.next().ok_or_else(|| Error::internal("an event was not rendered"))?;
+        Ok(Around {
+            start: Gap(before.end).to_string(),
+            end: Gap(after.end).to_string(),
+            event,
+            before: before_events,
+            after: rendered.collect(),
+            state,
+        })
+    }
+
+    /// A single event.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an event one may not see.
+    pub async fn event(&self, user: &User, room_id: &RoomId, event_id: &EventId) -> Result<Box<RawValue>> {
+        let (_, event) = self.seen(user, room_id, event_id).await?;
+        let shown = self.with_txns(user, vec![event]).await?;
+        let options = Options { room_id: RoomIdShown::Yes, bundles: true };
+        let rendered = self.view.render(&Self::reader(user), &shown, options).await?;
+        rendered.into_iter().next().ok_or_else(|| Error::internal("an event was not rendered"))
+    }
+
+    /// A point as a gap.
+    pub(super) async fn gap(&self, now: &RoomNow, point: Point) -> Result<Place> {
+        match point {
+            Point::Gap(gap) => Ok(gap),
+            Point::Stream(pos) if now.last_pos > 0 && pos >= now.last_pos => Ok(live_end(now)),
+            Point::Stream(pos) => {
+                let place = rows::place_at(&mut self.cx.store.read().await?, now.nid, pos).await?;
+                Ok(place.map_or((0, 0), |(depth, nid)| (depth, nid.saturating_add(1))))
+            }
+        }
+    }
+
+    /// Look through a room's history for events that the reader may and wants to see.
+    async fn search(&self, user: &User, standing: &Standing, search: &Search<'_>) -> Result<Found> {
+        let mut found = Found { shown: Vec::new(), end: search.from, is_over: search.limit == 0 };
+        let mut may_ask_others = search.back && standing.now.inhabitants.servers.len() > 1;
+        for _ in 0..SEARCHES_MAX {
+            let left = search.limit - found.shown.len();
+            if left == 0 || found.is_over {
+                break;
+            }
+            let is_narrow = !search.filter.is_open() || found.end != search.from;
+            let len = if is_narrow { left.max(SEARCHED_LEN) } else { left };
+            let mut page = self.page(standing.now.nid, found.end, search.back, len).await?;
+            if may_ask_others && self.fill_gaps(&standing.now, &page, found.end, len).await? {
+                page = self.page(standing.now.nid, found.end, search.back, len).await?;
+            }
+            may_ask_others = false;
+            found.is_over = page.len() < len;
+            self.take(user, standing, search, page, &mut found).await?;
+        }
+        Ok(found)
+    }
+
+    /// Take from a page what the reader may and wants to see.
+    async fn take(
+        &self,
+        user: &User,
+        standing: &Standing,
+        search: &Search<'_>,
+        page: Vec<Shown>,
+        found: &mut Found,
+    ) -> Result<()> {
+        let events: Vec<Arc<Stored>> = page.iter().map(|shown| Arc::clone(&shown.event)).collect();
+        let may = self.may_read(user, standing, &events).await?;
+        for (shown, may) in page.into_iter().zip(may) {
+            let place = shown.event.place();
+            let is_beyond = search.to.is_some_and(|to| if search.back { place < to } else { place >= to });
+            if is_beyond {
+                found.is_over = true;
+                return Ok(());
+            }
+            if found.shown.len() == search.limit {
+                found.is_over = false;
+                return Ok(());
+            }
+            found.end = if search.back { place } else { gap_after(&shown.event) };
+            if search.back && shown.event.pdu.is_create() {
+                found.is_over = true;
+            }
+            let pdu = &shown.event.pdu;
+            if may && search.filter.wants(&pdu.kind, pdu.sender.as_str(), pdu.content.get()) {
+                found.shown.push(shown);
+            }
+        }
+        Ok(())
+    }
+
+    async fn page(&self, room_nid: i64, gap: Place, back: bool, len: usize) -> Result<Vec<Shown>> {
+        let limit = i64::try_from(len).unwrap_or(i64::MAX);
+        let mut tx = self.cx.store.read().await?;
+        let page = if back {
+            rows::back(&mut tx, room_nid, gap, limit).await?
+        } else {
+            rows::forward(&mut tx, room_nid, gap, limit).await?
+        };
+        drop(tx);
+        let (txns, page): (Vec<Option<String>>, Vec<_>) = page.into_iter().map(|row| (row.txn, row.event)).unzip();
+        let events = self.timeline.events.read(page).await?;
+        Ok(events.into_iter().zip(txns).map(|(event, txn)| Shown { event, txn: txn.map(Arc::from) }).collect())
+    }
+
+    /// Ask other servers for what is missing among the events of a page, or behind it when it is short. True when something came.
+    async fn fill_gaps(&self, now: &RoomNow, page: &[Shown], from: Place, len: usize) -> Result<bool> {
+        let Some(remote) = self.remote.get() else { return Ok(false) };
+        let missing = events::missing(&mut self.cx.store.read().await?, now.nid, GAPS_MAX).await?;
+        let lowest = page.last().filter(|_| page.len() == len).map_or(0, |shown| shown.event.place().0);
+        let gap = missing.into_iter().find(|(_, _, depth)| *depth >= lowest && *depth <= from.0);
+        let Some((_, child_nid, depth)) = gap else { return Ok(false) };
+        match remote.backfill(now.nid, (depth, child_nid), len).await {
+            Ok(has_come) => Ok(has_come),
+            Err(error) => {
+                tracing::info!(%error, room_id = %now.room_id, "history of a room could not be fetched");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Events with the transaction ids with which the reader sent them.
+    async fn with_txns(&self, user: &User, events: Vec<Arc<Stored>>) -> Result<Vec<Shown>> {
+        let own: Vec<i64> = events.iter().filter(|e| e.pdu.sender == user.user_id).map(|e| e.nid).collect();
+        let txns = if own.is_empty() { Vec::new() } else { rows::txns(&mut self.cx.store.read().await?, &own).await? };
+        let txn_of = |nid| txns.iter().find(|(of, _)| *of == nid).map(|(_, txn)| Arc::from(txn.as_str()));
+        Ok(events.into_iter().map(|event| Shown { txn: txn_of(event.nid), event }).collect())
+    }
+
+    /// The member events of those who sent events, as of the newest of these.
+    async fn senders(&self, newest: Option<&Stored>, shown: &[&[Shown]]) -> Result<Vec<Box<RawValue>>> {
+        let Some(newest) = newest else { return Ok(Vec::new()) };
+        let snapshot = self.timeline.snapshots.by_nid(newest.state_after().unwrap_or_default()).await?;
+        let keys = self.sender_events(&snapshot, shown).await?;
+        let mut events = self.timeline.events.by_nids(&keys).await?;
+        let events: Vec<Arc<Stored>> = keys.iter().filter_map(|nid| events.remove(nid)).collect();
+        self.plain(&events)
+    }
+
+    /// The room's state, of its members only those who sent events.
+    async fn senders_and_room(&self, last: &Stored, shown: &[&[Shown]]) -> Result<Vec<Box<RawValue>>> {
+        let snapshot = self.timeline.snapshots.by_nid(last.state_after().unwrap_or_default()).await?;
+        let senders: HashSet<i64> = self.sender_events(&snapshot, shown).await?.into_iter().collect();
+        let keys: Vec<i64> = snapshot.state.iter().filter_map(|(key, _)| i64::try_from(key.0).ok()).collect();
+        let names = self.cx.numbers.state_key_names(&keys).await?;
+        let wanted: Vec<i64> = snapshot
+            .state
+            .iter()
+            .filter_map(|(key, event)| Some((i64::try_from(key.0).ok()?, i64::try_from(event.0).ok()?)))
+            .filter(|(key, event)| {
+                senders.contains(event) || names.get(key).is_some_and(|(event_kind, _)| &**event_kind != kind::MEMBER)
+            })
+            .map(|(_, event)| event)
+            .collect();
+        let mut events = self.timeline.events.by_nids(&wanted).await?;
+        let events: Vec<Arc<Stored>> = wanted.iter().filter_map(|nid| events.remove(nid)).collect();
+        self.plain(&events)
+    }
+
+    /// The numbers of senders' member events in a state.
+    async fn sender_events(&self, snapshot: &Snapshot, shown: &[&[Shown]]) -> Result<Vec<i64>> {
+        let mut seen = HashSet::new();
+        let mut nids = Vec::new();
+        for shown in shown.iter().copied().flatten() {
+            let sender = shown.event.pdu.sender.as_str();
+            if !seen.insert(sender) {
+                continue;
+            }
+            let Some(key) = self.cx.numbers.state_key_if_known(kind::MEMBER, sender).await? else { continue };
+            let key = room::state::StateKeyNumber(u64::try_from(key).unwrap_or_default());
+            nids.extend(snapshot.state.get(key).and_then(|event| i64::try_from(event.0).ok()));
+        }
+        Ok(nids)
+    }
+
+    fn plain(&self, events: &[Arc<Stored>]) -> Result<Vec<Box<RawValue>>> {
+        events.iter().map(|event| self.view.plain(event, RoomIdShown::Yes)).collect()
+    }
+}
+
+/// The gap behind everything.
+fn live_end(now: &RoomNow) -> Place {
+    (now.depth.saturating_add(1), 0)
+}
