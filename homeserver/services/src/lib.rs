@@ -209,6 +209,7 @@ impl Services {
         let sources =
             rooms::Sources { timeline: timeline.clone(), view: view.clone(), profiles: profiles.clone(), ignored };
         let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
+        rooms.connect_remote(Arc::new(joining.clone()));
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::{body::Body, http::Request};
+use tower::ServiceExt as _;
+
 use room::build::Draft;
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId, serde::JsonObject};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId, serde::JsonObject};
 use serde_json::{Value, json, value::to_raw_value};
 use services::{
     Result,
@@ -15,6 +18,13 @@ use crate::server::Server;
 
 fn state(kind: &str, key: &str, sender: &UserId, content: &Value) -> Wish {
     Draft::state(kind, key, sender.to_owned(), to_raw_value(content).unwrap()).into()
+}
+
+/// Who registered, with their access token.
+pub(crate) struct Account {
+    pub(crate) id: OwnedUserId,
+    pub(crate) device: String,
+    token: String,
 }
 
 /// The content of a member event without its membership.
@@ -43,6 +53,28 @@ impl Server {
         storage::accounts::create(&mut tx, &account).await.unwrap();
         tx.commit().await.unwrap();
         user_id
+    }
+
+    /// Somebody who registered like anybody, with a device.
+    pub(crate) async fn account(&self, name: &str) -> Account {
+        let body = json!({ "username": name, "password": "pass word 1", "auth": { "type": "m.login.dummy" } });
+        let reply = self.asked("POST", "v3/register", None, &body).await;
+        let text = |field: &str| reply[field].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned();
+        Account { id: text("user_id").try_into().unwrap(), device: text("device_id"), token: text("access_token") }
+    }
+
+    /// A client's request, answered with success.
+    pub(crate) async fn asked(&self, method: &str, path: &str, account: Option<&Account>, body: &Value) -> Value {
+        let mut request = Request::builder().method(method).uri(format!("/_matrix/client/{path}"));
+        if let Some(account) = account {
+            request = request.header("authorization", format!("Bearer {}", account.token));
+        }
+        let request = request.body(Body::from(body.to_string())).unwrap();
+        let reply = homeserver::app(self.services.clone()).oneshot(request).await.unwrap();
+        let status = reply.status();
+        let body = axum::body::to_bytes(reply.into_body(), 1 << 20).await.unwrap();
+        assert!(status.is_success(), "{path}: {status} {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).unwrap()
     }
 
     /// A room `creator` made and is in, with this join rule and history for members from the beginning.
@@ -84,6 +116,13 @@ impl Server {
 
     pub(crate) async fn joins(&self, user: &UserId, room_id: &RoomId, via: &Server) -> Result<Arc<RoomNow>> {
         self.services.joining.join(user, room_id, std::slice::from_ref(&via.name), &plain()).await
+    }
+
+    pub(crate) async fn invites(&self, user: &UserId, invited: &UserId, room_id: &RoomId) -> Result<OwnedEventId> {
+        let now = self.services.timeline.room(room_id).await.unwrap();
+        let content = to_raw_value(&json!({ "membership": "invite" })).unwrap();
+        let draft = Draft::state("m.room.member", invited.as_str(), user.to_owned(), content);
+        self.services.joining.invite(&now, &draft).await
     }
 
     /// What a user was invited to or knocks at.

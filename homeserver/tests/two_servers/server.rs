@@ -8,9 +8,10 @@ use ruma::{OwnedServerName, ServerName};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use services::{
     Context, Services, Settings,
+    accounts::registration::Access,
     clock::{Clock, Randomness},
     context::Ground,
-    federation::{self, signing},
+    federation::signing,
     notify::Notify,
     outgoing,
 };
@@ -72,6 +73,8 @@ pub(crate) struct Server {
     address: SocketAddr,
     handle: std::sync::Mutex<Handle<SocketAddr>>,
     tls: RustlsConfig,
+    /// Where its media would be.
+    folder: tempfile::TempDir,
 }
 
 impl Server {
@@ -86,11 +89,12 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let name: OwnedServerName = format!("localhost:{}", address.port()).try_into().unwrap();
         let cx = context(&name).await;
-        let mut settings = settings(authority);
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = settings(authority, &folder);
         change(&mut settings);
         let services = Services::start(cx.clone(), settings).await.unwrap();
-        let server =
-            Self { name, services, cx, address, handle: std::sync::Mutex::default(), tls: authority.tls("localhost") };
+        let (handle, tls) = (std::sync::Mutex::default(), authority.tls("localhost"));
+        let server = Self { name, services, cx, address, handle, tls, folder };
         server.listen(listener);
         server
     }
@@ -108,7 +112,7 @@ impl Server {
     pub(crate) async fn restarted(self, authority: &Authority) -> Self {
         self.vanish();
         let cx = context_on(&self.name, self.cx.store.clone()).await;
-        let services = Services::start(cx.clone(), settings(authority)).await.unwrap();
+        let services = Services::start(cx.clone(), settings(authority, &self.folder)).await.unwrap();
         let server = Self { services, cx, ..self };
         server.return_again();
         server
@@ -125,12 +129,19 @@ impl Server {
     }
 }
 
-fn settings(authority: &Authority) -> Settings {
-    let outgoing = outgoing::Settings {
+fn settings(authority: &Authority, folder: &tempfile::TempDir) -> Settings {
+    let mut settings = Settings::default();
+    settings.federation.outgoing = outgoing::Settings {
         allow_private_addresses: true,
         trusted_authorities: vec![authority.pem.clone().into_bytes()],
     };
-    Settings { federation: federation::Settings { outgoing, ..federation::Settings::default() }, ..Settings::default() }
+    settings.media.folder = folder.path().join("media");
+    settings.media.key_file = folder.path().join("media.key");
+    settings.limits.is_off = true;
+    settings.accounts.password.memory_kib = 64;
+    settings.accounts.password.passes = 1;
+    settings.accounts.registration.access = Access::Open;
+    settings
 }
 
 async fn context(name: &ServerName) -> Context {
