@@ -82,6 +82,8 @@ pub struct All {
     pub presence: presence::Presence,
     /// Whom events are pushed to.
     pub push: push::Push,
+    /// Delivers notifications.
+    pub push_gateway: push::gateway::Gateway,
     /// Which event notifies whom.
     pub push_rules: push_rules::Rules,
     /// Who has read what.
@@ -135,6 +137,8 @@ pub struct Settings {
     pub federation: federation::Settings,
     /// Files.
     pub media: media::Settings,
+    /// Files.
+    /// Other servers.
     /// Who is there.
     pub presence: presence::Settings,
     /// Where this server is found.
@@ -204,15 +208,24 @@ impl Services {
         let joining =
             joining::Joining::new(cx.clone(), timeline.clone(), federation.clone(), incoming.clone(), resident.clone());
         let view = view::View::new(cx.clone(), timeline.clone());
-        let reading = reading::Reading::new(cx.clone(), timeline.clone());
         let ignored = ignored::Ignored::start(cx.clone());
-        let sources =
-            rooms::Sources { timeline: timeline.clone(), view: view.clone(), profiles: profiles.clone(), ignored };
+        let registry = appservices.registry().clone();
+        let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored, registry);
+        let sources = rooms::Sources {
+            timeline: timeline.clone(),
+            view: view.clone(),
+            reading: reading.clone(),
+            profiles: profiles.clone(),
+            appservices: appservices.clone(),
+            joining: joining.clone(),
+            incoming: incoming.clone(),
+        };
         let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
         rooms.connect_remote(Arc::new(joining.clone()));
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
+            push_rules: push_rules.clone(),
             receipts: receipts.clone(),
             typing: typing.clone(),
             presence: presence.clone(),
@@ -220,6 +233,16 @@ impl Services {
             to_device: to_device.clone(),
         };
         let sync = sync::Sync::start(cx.clone(), sources);
+        let outlet = push::gateway::outlet::HttpOutlet::new(outgoing::Outgoing::new(&outgoing)?)?;
+        let unread = Arc::new(sync.clone());
+        let push_gateway = push::gateway::Gateway::new(
+            cx.clone(),
+            push_rules.clone(),
+            timeline.clone(),
+            unread,
+            Arc::new(outlet),
+        );
+        push_gateway.run();
         let welcome = welcome::Welcome::new(cx.clone(), accounts.clone());
         let well_known = well_known::WellKnown::new(cx.server_name.clone(), settings.well_known);
         Ok(Self(Arc::new(All {
@@ -236,6 +259,7 @@ impl Services {
             media,
             presence,
             push,
+            push_gateway,
             push_rules,
             receipts,
             typing,

@@ -37,7 +37,7 @@ pub struct Settings {
     pub is_on: bool,
     /// Without activity for so long an online user is shown as unavailable.
     pub idle_after: Duration,
-    /// A device whose last request was so long ago is gone; longer than two long polls.
+    /// A device whose last request was so long ago is gone; longer than a long poll.
     pub offline_after: Duration,
     /// Mere activity is told at most once in this time.
     pub coalesce: Duration,
@@ -50,7 +50,7 @@ impl Default for Settings {
         Self {
             is_on: true,
             idle_after: Duration::from_secs(300),
-            offline_after: Duration::from_secs(75),
+            offline_after: Duration::from_secs(120),
             coalesce: Duration::from_secs(25),
             quiet: Duration::from_secs(1),
         }

@@ -2,15 +2,14 @@
 //!
 //! The one place that answers it for everything clients read of a room: state, history, relations, threads, search. Two steps:
 //! [`Reading::access`] says with what right somebody reads (and refuses), [`Reading::visible`] then drops the events of the past
-//! they may not see, a batch at a time. For members access costs no statement while the room is in memory; a batch
-//! costs at most four, whatever its size: states, the events in them that matter, and the reader's list of ignored users.
+//! they may not see, a batch at a time. For members access costs no statement while the room is in memory; a batch costs a few,
+//! whatever its size: the states at the events, and what stands in those about the reader.
 //!
 //! Not here: the rule itself (`room::visibility`), how events are shown ([`crate::view`]).
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt,
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use room::{
@@ -20,27 +19,22 @@ use room::{
     visibility::{self, At},
 };
 use ruma::{
-    EventId, OwnedUserId, RoomId,
+    EventId, RoomId,
     events::room::{history_visibility::HistoryVisibility, member::MembershipState},
 };
-use serde::Deserialize;
-use storage::{account_data, members};
+use storage::members;
 
 use crate::{
     Context, Error, Result,
     accounts::User,
+    appservices::registry::Registry,
+    ignored::Ignored,
     timeline::{Timeline, events::Stored, now::RoomNow, snapshots::Snapshot},
     view::{Reader, txn_prefix},
 };
 
 /// Memberships of one user looked back through to find whether they ever joined.
 const MEMBERSHIPS_BACK_MAX: usize = 20;
-
-/// What reading must know of application services: a seam that the service of that name fills.
-pub trait RoomNamespaces: fmt::Debug + Send + Sync {
-    /// Whether the `rooms` namespace of the application service `id` covers the room.
-    fn covers_room(&self, id: &str, room: &RoomId) -> bool;
-}
 
 /// With what right somebody reads a room.
 #[derive(Debug, Clone)]
@@ -86,7 +80,8 @@ pub fn reader(user: &User) -> Reader {
 pub struct Reading {
     cx: Context,
     timeline: Timeline,
-    namespaces: Arc<OnceLock<Arc<dyn RoomNamespaces>>>,
+    ignored: Ignored,
+    registry: Registry,
 }
 
 /// What decides about one event: the state entries at it, and after it where it changes them.
@@ -99,13 +94,8 @@ struct Facts {
 impl Reading {
     /// On `timeline`.
     #[must_use]
-    pub fn new(cx: Context, timeline: Timeline) -> Self {
-        Self { cx, timeline, namespaces: Arc::default() }
-    }
-
-    /// Connect the namespaces of application services; once, before the first request.
-    pub fn connect_namespaces(&self, namespaces: Arc<dyn RoomNamespaces>) {
-        let _ = self.namespaces.set(namespaces);
+    pub fn new(cx: Context, timeline: Timeline, ignored: Ignored, registry: Registry) -> Self {
+        Self { cx, timeline, ignored, registry }
     }
 
     /// With what right `user` reads `room_id`.
@@ -130,10 +120,7 @@ impl Reading {
         if now.has_local(user.nid) {
             return Ok(Some(Right::Joined));
         }
-        let speaks_for_owner = user
-            .appservice
-            .as_ref()
-            .is_some_and(|id| self.namespaces.get().is_some_and(|namespaces| namespaces.covers_room(id, &now.room_id)));
+        let speaks_for_owner = user.appservice.as_ref().is_some_and(|id| self.registry.covers_room(id, &now.room_id));
         if speaks_for_owner {
             return Ok(Some(Right::Appservice));
         }
@@ -185,7 +172,7 @@ impl Reading {
         if matches!(access.right, Right::Appservice) {
             return Ok(events);
         }
-        let ignored = self.ignored(access.reader.nid).await?;
+        let ignored = self.ignored.of(access.reader.nid).await?;
         let decided = self.decide(access, &events).await?;
         let kept = events.into_iter().zip(decided).filter(|(event, is_seen)| {
             *is_seen && (event.pdu.state_key.is_some() || !ignored.contains(&event.pdu.sender))
@@ -250,25 +237,6 @@ impl Reading {
     async fn has_forgotten(&self, room_nid: i64, user_nid: i64) -> Result<bool> {
         let member = members::membership(&mut self.cx.store.read().await?, room_nid, user_nid).await?;
         Ok(member.is_some_and(|member| member.forgotten))
-    }
-
-    /// The users somebody does not want to hear of.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn ignored(&self, user_nid: i64) -> Result<BTreeSet<OwnedUserId>> {
-        #[derive(Default, Deserialize)]
-        struct Ignored {
-            #[serde(default)]
-            ignored_users: HashMap<String, serde::de::IgnoredAny>,
-        }
-        let mut tx = self.cx.store.read().await?;
-        let Some(body) = account_data::one(&mut tx, user_nid, 0, "m.ignored_user_list").await? else {
-            return Ok(BTreeSet::new());
-        };
-        // Clients write this content themselves: what is none ignores nobody.
-        let list: Ignored = serde_json::from_str(&body).unwrap_or_default();
-        Ok(list.ignored_users.into_keys().filter_map(|user| OwnedUserId::try_from(user).ok()).collect())
     }
 }
 

@@ -7,23 +7,19 @@
 //! |---|---|
 //! | `create` | what does a new room contain? |
 //! | `membership` | how does somebody come in, and out again? |
-//! | `invitations` | what of the rooms we are not in? |
 //! | `members` | who is in a room, and in which rooms is somebody? |
 //! | `throughout` | what changes in all rooms of a user at once? |
 //! | `state`, `send`, `redact` | what may be said? |
-//! | `sight` | who may read which event? |
 //! | `history` | what was said? |
 //!
-//! Rooms this server is not in, and users of other servers, are reached through [`RemoteRooms`].
+//! Who may read is said by [`crate::reading`]; rooms this server is not in are entered through [`crate::joining`].
 
 pub mod create;
 pub mod history;
-mod invitations;
 pub mod members;
 pub mod membership;
 mod redact;
 mod send;
-mod sight;
 mod state;
 mod throughout;
 
@@ -33,19 +29,20 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use room::build::Draft;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId, RoomVersionId, UserId};
-use serde_json::value::RawValue;
-use storage::{aliases, events::Place};
+use ruma::{OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId, RoomVersionId};
+use storage::aliases;
 
 use crate::{
     Context, Error, Result,
     accounts::User,
+    appservices::Appservices,
     error::Code,
-    ignored::Ignored,
+    incoming::Incoming,
+    joining::Joining,
     profiles::Profiles,
+    reading::Reading,
     timeline::{Timeline, now::RoomNow},
-    view::{Reader, View, txn_prefix},
+    view::View,
 };
 
 pub use self::{send::Message, state::NewState};
@@ -63,51 +60,10 @@ impl Default for Settings {
     }
 }
 
-/// Somebody's wish concerning a room this server is not in.
-#[derive(Debug, Clone, Copy)]
-pub struct Elsewhere<'a> {
-    /// Our user.
-    pub user: &'a UserId,
-    /// The room.
-    pub room_id: &'a RoomId,
-    /// Servers that may help, the likeliest first; without us.
-    pub via: &'a [OwnedServerName],
-    /// What the member event is to say, JSON.
-    pub content: &'a RawValue,
-}
-
-/// Other servers, as far as rooms need them. The federation implements it.
-pub trait RemoteRooms: fmt::Debug + Send + Sync {
+/// Asks other servers for the rooms their aliases stand for. The federation implements it.
+pub trait RemoteAliases: fmt::Debug + Send + Sync {
     /// The room an alias of another server stands for, and servers that are in it.
     fn resolve<'a>(&'a self, alias: &'a RoomAliasId) -> BoxFuture<'a, Result<(OwnedRoomId, Vec<OwnedServerName>)>>;
-
-    /// Join through a server that is in the room. Afterwards the room stands here with our user in it.
-    fn join<'a>(&'a self, wish: Elsewhere<'a>) -> BoxFuture<'a, Result<()>>;
-
-    /// Knock through a server that is in the room. Afterwards the knock stands in `invitations`.
-    fn knock<'a>(&'a self, wish: Elsewhere<'a>) -> BoxFuture<'a, Result<()>>;
-
-    /// Refuse an invitation, or take back a knock. The caller removes it from `invitations`.
-    fn leave<'a>(&'a self, wish: Elsewhere<'a>) -> BoxFuture<'a, Result<()>>;
-
-    /// Invite a user of another server into a room we are in: the invitation is checked, countersigned by that server, then put
-    /// into the room. Returns its id.
-    fn invite<'a>(&'a self, room_nid: i64, draft: Draft) -> BoxFuture<'a, Result<OwnedEventId>>;
-
-    /// Ask for about `limit` events of a room's history before `gap`, and put what comes into the room. True when something came.
-    fn backfill<'a>(&'a self, room_nid: i64, gap: Place, limit: usize) -> BoxFuture<'a, Result<bool>>;
-}
-
-/// What application services reserve and may read.
-pub trait Namespaces: fmt::Debug + Send + Sync {
-    /// Whether a room is in an application service's namespaces: it may read the room without being in it.
-    fn covers_room(&self, appservice: &str, room_id: &RoomId) -> bool;
-
-    /// Whether an alias belongs to application services others than this one.
-    fn is_alias_reserved(&self, appservice: Option<&str>, alias: &RoomAliasId) -> bool;
-
-    /// Ask the application services that have an alias in their namespaces to make its room. True when one says it did.
-    fn make_alias<'a>(&'a self, alias: &'a RoomAliasId) -> BoxFuture<'a, bool>;
 }
 
 /// What rooms draw on.
@@ -117,10 +73,16 @@ pub struct Sources {
     pub timeline: Timeline,
     /// How events are shown.
     pub view: View,
+    /// Who may read what.
+    pub reading: Reading,
     /// What members are called.
     pub profiles: Profiles,
-    /// Whom readers ignore.
-    pub ignored: Ignored,
+    /// What belongs to application services.
+    pub appservices: Appservices,
+    /// Rooms of other servers.
+    pub joining: Joining,
+    /// The past of rooms, from other servers.
+    pub incoming: Incoming,
 }
 
 /// Rooms. Cheap to clone.
@@ -128,12 +90,8 @@ pub struct Sources {
 pub struct Rooms {
     cx: Context,
     settings: Arc<Settings>,
-    timeline: Timeline,
-    view: View,
-    profiles: Profiles,
-    ignored: Ignored,
-    remote: Arc<OnceLock<Arc<dyn RemoteRooms>>>,
-    namespaces: Arc<OnceLock<Arc<dyn Namespaces>>>,
+    from: Sources,
+    remote: Arc<OnceLock<Arc<dyn RemoteAliases>>>,
 }
 
 impl Rooms {
@@ -149,27 +107,12 @@ impl Rooms {
         let mut tx = cx.store.begin().await?;
         aliases::drop_claims(&mut tx).await?;
         tx.commit().await?;
-        let Sources { timeline, view, profiles, ignored } = from;
-        Ok(Self {
-            cx,
-            settings: Arc::new(settings),
-            timeline,
-            view,
-            profiles,
-            ignored,
-            remote: Arc::default(),
-            namespaces: Arc::default(),
-        })
+        Ok(Self { cx, settings: Arc::new(settings), from, remote: Arc::default() })
     }
 
-    /// Connect the way to other servers; once, before the first request.
-    pub fn connect_remote(&self, remote: Arc<dyn RemoteRooms>) {
+    /// Connect the way to other servers' aliases; once, before the first request.
+    pub fn connect_remote(&self, remote: Arc<dyn RemoteAliases>) {
         let _ = self.remote.set(remote);
-    }
-
-    /// Connect the application services; once, before the first request.
-    pub fn connect_namespaces(&self, namespaces: Arc<dyn Namespaces>) {
-        let _ = self.namespaces.set(namespaces);
     }
 
     /// What rooms are made like.
@@ -189,8 +132,8 @@ impl Rooms {
         if let Some(room_id) = self.resolve_local(alias).await? {
             return Ok((room_id, Vec::new()));
         }
-        let namespaces = self.namespaces.get().ok_or(Error::NotFound("room alias"))?;
-        if namespaces.make_alias(alias).await
+        // An application service may make the room this moment.
+        if self.from.appservices.query_alias(alias).await
             && let Some(room_id) = self.resolve_local(alias).await?
         {
             return Ok((room_id, Vec::new()));
@@ -217,23 +160,15 @@ impl Rooms {
 
     /// A room in which somebody wants to do something. Who is told that it does not exist learns nothing more.
     async fn room(&self, room_id: &RoomId) -> Result<Arc<RoomNow>> {
-        self.timeline.room(room_id).await.map_err(|error| match error {
+        self.from.timeline.room(room_id).await.map_err(|error| match error {
             Error::NotFound(_) => not_in_room(),
             error => error,
         })
     }
 
-    /// The user as a reader of events.
-    fn reader(user: &User) -> Reader {
-        let txn_prefix = user.device_id.as_ref().map(|device| txn_prefix(user.nid, device.as_str()));
-        Reader { user_id: user.user_id.clone(), nid: user.nid, txn_prefix }
-    }
-
     /// Refuse an alias that belongs to application services others than the user's.
     fn check_alias_is_free(&self, user: &User, alias: &RoomAliasId) -> Result<()> {
-        let is_reserved =
-            self.namespaces.get().is_some_and(|all| all.is_alias_reserved(user.appservice.as_deref(), alias));
-        if is_reserved {
+        if self.from.appservices.registry().is_alias_reserved(user.appservice.as_deref(), alias) {
             return Err(Error::Specific(Code::Exclusive, "the alias belongs to an application service".to_owned()));
         }
         Ok(())

@@ -9,6 +9,7 @@
 //! Source: Client-Server API, "Syncing".
 
 mod account;
+mod badge;
 pub mod filter;
 mod rooms;
 pub mod unread;
@@ -25,8 +26,8 @@ use self::{
     watch::{Entry, Watch},
 };
 use crate::{
-    Context, Error, Result, accounts::User, presence::Presence, receipts::Receipts, timeline::Timeline, typing::Typing,
-    view::View,
+    Context, Error, Result, accounts::User, presence::Presence, push_rules::Rules, receipts::Receipts,
+    timeline::Timeline, typing::Typing, view::View,
 };
 
 /// A client may wait this long for news; a longer wish counts as this.
@@ -160,6 +161,8 @@ pub struct Sources {
     pub timeline: Timeline,
     /// How events are shown.
     pub view: View,
+    /// Which event notifies whom.
+    pub push_rules: Rules,
     /// Who has read what.
     pub receipts: Receipts,
     /// Who types where.

@@ -16,7 +16,7 @@ use services::{
     },
     context, federation,
     limits::{self, Rate},
-    outgoing, presence, well_known,
+    media, outgoing, presence, well_known,
 };
 
 use super::{Config, sections::RegistrationMode, value::Listen};
@@ -70,25 +70,22 @@ impl Config {
             accounts: self.accounts(),
             appservices: self.appservices(registrations),
             keys: services::keys::Settings::default(),
-            rooms: services::rooms::Settings::default(),
+            rooms: self.rooms()?,
             federation: self.federation()?,
-            media: self.media_files(),
+            media: self.media(),
             presence: presence::Settings { is_on: self.presence.enabled, ..presence::Settings::default() },
             well_known: self.well_known(client_address)?,
         })
     }
 
-    fn media_files(&self) -> services::media::Settings {
-        let media = &self.media;
-        services::media::Settings {
-            folder: media.dir.clone().unwrap_or_else(|| self.server.data_dir.join("media")),
-            key_file: self.server.data_dir.join("media.key"),
-            upload_bytes_max: media.upload_max.0,
-            remote_bytes_max: media.upload_max.0,
-            remote_kept: media.remote_kept_for,
-            is_frozen: !media.unauthenticated,
-            ..services::media::Settings::default()
-        }
+    fn rooms(&self) -> anyhow::Result<services::rooms::Settings> {
+        let version = &self.rooms.default_version;
+        let default_version =
+            ruma::RoomVersionId::try_from(version.as_str())
+                .ok()
+                .filter(room::versions::can_create)
+                .with_context(|| format!("rooms.default_version: rooms of version {version} are not made here"))?;
+        Ok(services::rooms::Settings { default_version })
     }
 
     fn limits(&self) -> limits::Settings {
@@ -102,6 +99,19 @@ impl Config {
             join: Rate::new(limits.join_burst, limits.join_per_minute),
             media: Rate::new(limits.media_burst, limits.media_per_minute),
             request: Rate::new(limits.request_burst, limits.request_per_minute),
+        }
+    }
+
+    fn media(&self) -> media::Settings {
+        let media = &self.media;
+        media::Settings {
+            folder: media.dir.clone().unwrap_or_else(|| self.server.data_dir.join("media")),
+            key_file: self.server.data_dir.join("media.key"),
+            upload_bytes_max: media.upload_max.0,
+            remote_bytes_max: media.upload_max.0,
+            remote_kept: media.remote_kept_for,
+            is_frozen: !media.unauthenticated,
+            ..media::Settings::default()
         }
     }
 

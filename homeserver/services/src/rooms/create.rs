@@ -7,7 +7,7 @@
 //! Source: Client-Server API, "Creation"; for version 12 also MSC4289, MSC4291.
 
 use room::{build::Draft, event::kind, versions};
-use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, RoomVersionId, UserId};
+use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, RoomVersionId, UserId, serde::JsonObject};
 use serde_json::{
     Map, Value, json,
     value::{RawValue, to_raw_value},
@@ -122,7 +122,7 @@ impl Rooms {
             preset,
             are_creators_privileged: rules.authorization.explicitly_privilege_room_creators,
             alias,
-            join: member_content("join", &self.profile_of(&user.user_id).await?, Map::new()),
+            join: raw(&member_content("join", &self.profile_of(&user.user_id).await?, Map::new()))?,
             version,
             new,
         };
@@ -133,7 +133,7 @@ impl Rooms {
         if let Some(alias) = &plan.alias {
             self.claim_alias(user, alias).await?;
         }
-        let made = self.timeline.create(&plan.version, create, room_id, |_| plan.events(&invitations.local)).await;
+        let made = self.from.timeline.create(&plan.version, create, room_id, |_| plan.events(&invitations.local)).await;
         let now = match made {
             Ok(now) => now,
             Err(error) => {
@@ -145,8 +145,12 @@ impl Rooms {
             }
         };
         self.publish_room(&plan, now.nid, &now.room_id).await?;
-        for draft in invitations.remote {
-            self.invite_remote(now.nid, draft).await?;
+        for (invited, content) in invitations.remote {
+            let now = self.from.timeline.now(now.nid).await?;
+            // The room stands: who could not be reached can be invited again.
+            if let Err(error) = self.from.joining.invite(&now, &user.user_id, &invited, &content).await {
+                tracing::info!(%error, room_id = %now.room_id, "an invitation into a new room was not taken");
+            }
         }
         Ok(now.room_id.clone())
     }
@@ -213,11 +217,10 @@ impl Rooms {
                 extra.insert("is_direct".to_owned(), true.into());
             }
             let content = member_content("invite", &self.profile_of(user).await?, extra);
-            let draft = Draft::state(kind::MEMBER, user.as_str(), plan.creator.user_id.clone(), content);
             if self.cx.is_local(user) {
-                all.local.push(draft);
+                all.local.push(Draft::state(kind::MEMBER, user.as_str(), plan.creator.user_id.clone(), raw(&content)?));
             } else {
-                all.remote.push(draft);
+                all.remote.push((user.clone(), content.into_iter().collect()));
             }
         }
         Ok(all)
@@ -227,7 +230,7 @@ impl Rooms {
 #[derive(Default)]
 struct Invitations {
     local: Vec<Draft>,
-    remote: Vec<Draft>,
+    remote: Vec<(OwnedUserId, JsonObject)>,
 }
 
 impl Plan<'_> {

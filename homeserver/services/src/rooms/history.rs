@@ -4,23 +4,26 @@
 //! gap behind what was known at that position. Pages are looked up by place, so one is as cheap as another.
 //! Source: Client-Server API, "Getting events for a room", "Event context"; "Lazy-loading room members".
 
-use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+};
 
 use room::event::{RoomIdShown, kind};
-use ruma::{EventId, RoomId};
+use ruma::{EventId, OwnedUserId, RoomId};
 use serde_json::value::RawValue;
 use storage::{
     events::{self, Place},
     history as rows,
 };
 
-use super::{
-    Rooms,
-    sight::{Standing, gap_after},
-};
+use super::Rooms;
 use crate::{
     Error, Result,
     accounts::User,
+    reading::{Access, Right},
     sync::{Token, filter::EventFilter},
     timeline::{events::Stored, now::RoomNow, snapshots::Snapshot},
     view::{Options, Shown},
@@ -125,14 +128,17 @@ struct Found {
     is_over: bool,
 }
 
+/// Users whose member events are shown beside what they said.
+type Senders = BTreeSet<OwnedUserId>;
+
 /// Which events to look through.
-struct Search<'a> {
+struct Search {
     from: Place,
     /// Nothing beyond this gap.
     to: Option<Place>,
     back: bool,
     limit: usize,
-    filter: &'a EventFilter,
+    filter: EventFilter,
 }
 
 impl Rooms {
@@ -140,9 +146,9 @@ impl Rooms {
     ///
     /// # Errors
     /// [`Error::Forbidden`] for who may not read the room.
-    pub async fn messages(&self, user: &User, room_id: &RoomId, wanted: &Wanted) -> Result<Page> {
-        let standing = self.standing(user, room_id).await?;
-        let now = &standing.now;
+    pub async fn messages(&self, user: &User, room_id: &RoomId, wanted: Wanted) -> Result<Page> {
+        let access = self.from.reading.access(user, room_id).await?;
+        let now = &access.now;
         let mut from = match wanted.from {
             Some(point) => self.gap(now, point).await?,
             None if wanted.back => live_end(now),
@@ -152,24 +158,24 @@ impl Rooms {
             Some(point) => Some(self.gap(now, point).await?),
             None => None,
         };
-        if let Some(last) = standing.last_gap() {
+        if let Some(last) = last_gap(&access) {
             from = from.min(last);
             if !wanted.back {
                 to = Some(to.map_or(last, |to| to.min(last)));
             }
         }
         let limit = wanted.limit.clamp(1, PAGE_LEN_MAX);
-        let search = Search { from, to, back: wanted.back, limit, filter: &wanted.filter };
-        let found = if wanted.filter.wants_room(room_id.as_str()) {
-            self.search(user, &standing, &search).await?
+        let search = Search { from, to, back: wanted.back, limit, filter: wanted.filter };
+        let found = if search.filter.wants_room(room_id.as_str()) {
+            self.search(&access, &search).await?
         } else {
             Found { shown: Vec::new(), end: from, is_over: true }
         };
         let options = Options { room_id: RoomIdShown::Yes, bundles: true };
-        let chunk = self.view.render(&Self::reader(user), &found.shown, options).await?;
-        let state = if wanted.filter.lazy_load_members {
+        let chunk = self.from.view.render(&access.reader, &found.shown, options).await?;
+        let state = if search.filter.lazy_load_members {
             let newest = if wanted.back { found.shown.first() } else { found.shown.last() };
-            self.senders(newest.map(|shown| &*shown.event), &[&found.shown]).await?
+            self.senders(newest.map(|shown| &*shown.event), &senders_of(&found.shown)).await?
         } else {
             Vec::new()
         };
@@ -189,27 +195,26 @@ impl Rooms {
         room_id: &RoomId,
         event_id: &EventId,
         limit: usize,
-        filter: &EventFilter,
+        filter: EventFilter,
     ) -> Result<Around> {
-        let (standing, event) = self.seen(user, room_id, event_id).await?;
+        let (access, event) = self.seen(user, room_id, event_id).await?;
         let limit = limit.min(CONTEXT_LEN_MAX);
-        let (from, to) = (event.place(), standing.last_gap());
-        let search = Search { from, to: None, back: true, limit: limit / 2, filter };
-        let before = self.search(user, &standing, &search).await?;
-        let from = gap_after(&event);
-        let search = Search { from, to, back: false, limit: limit - limit / 2, filter };
-        let after = self.search(user, &standing, &search).await?;
+        let (from, to) = (event.place(), last_gap(&access));
+        let mut search = Search { from, to: None, back: true, limit: limit / 2, filter };
+        let before = self.search(&access, &search).await?;
+        search = Search { from: gap_after(&event), to, back: false, limit: limit - limit / 2, ..search };
+        let after = self.search(&access, &search).await?;
         let target = self.with_txns(user, vec![Arc::clone(&event)]).await?;
         let last = after.shown.last().map_or(&event, |shown| &shown.event);
-        let state = if filter.lazy_load_members {
-            self.senders_and_room(last, &[&before.shown, &target, &after.shown]).await?
-        } else {
-            let snapshot = self.timeline.snapshots.by_nid(last.state_after().unwrap_or_default()).await?;
-            self.plain(&self.timeline.state_events(&snapshot).await?)?
-        };
         let all: Vec<Shown> = before.shown.iter().chain(&target).chain(&after.shown).cloned().collect();
+        let state = if search.filter.lazy_load_members {
+            self.senders_and_room(last, &senders_of(&all)).await?
+        } else {
+            let snapshot = self.from.timeline.snapshots.by_nid(last.state_after().unwrap_or_default()).await?;
+            self.plain(&self.from.timeline.state_events(&snapshot).await?)?
+        };
         let options = Options { room_id: RoomIdShown::Yes, bundles: true };
-        let mut rendered = self.view.render(&Self::reader(user), &all, options).await?.into_iter();
+        let mut rendered = self.from.view.render(&access.reader, &all, options).await?.into_iter();
         let before_events = rendered.by_ref().take(before.shown.len()).collect();
         let event = rendered.next().ok_or_else(|| Error::internal("an event was not rendered"))?;
         Ok(Around {
@@ -227,10 +232,10 @@ impl Rooms {
     /// # Errors
     /// [`Error::NotFound`] for an event one may not see.
     pub async fn event(&self, user: &User, room_id: &RoomId, event_id: &EventId) -> Result<Box<RawValue>> {
-        let (_, event) = self.seen(user, room_id, event_id).await?;
+        let (access, event) = self.seen(user, room_id, event_id).await?;
         let shown = self.with_txns(user, vec![event]).await?;
         let options = Options { room_id: RoomIdShown::Yes, bundles: true };
-        let rendered = self.view.render(&Self::reader(user), &shown, options).await?;
+        let rendered = self.from.view.render(&access.reader, &shown, options).await?;
         rendered.into_iter().next().ok_or_else(|| Error::internal("an event was not rendered"))
     }
 
@@ -247,9 +252,9 @@ impl Rooms {
     }
 
     /// Look through a room's history for events that the reader may and wants to see.
-    async fn search(&self, user: &User, standing: &Standing, search: &Search<'_>) -> Result<Found> {
+    async fn search(&self, access: &Access, search: &Search) -> Result<Found> {
         let mut found = Found { shown: Vec::new(), end: search.from, is_over: search.limit == 0 };
-        let mut may_ask_others = search.back && standing.now.inhabitants.servers.len() > 1;
+        let mut may_ask_others = search.back && access.now.inhabitants.servers.len() > 1;
         for _ in 0..SEARCHES_MAX {
             let left = search.limit - found.shown.len();
             if left == 0 || found.is_over {
@@ -257,29 +262,23 @@ impl Rooms {
             }
             let is_narrow = !search.filter.is_open() || found.end != search.from;
             let len = if is_narrow { left.max(SEARCHED_LEN) } else { left };
-            let mut page = self.page(standing.now.nid, found.end, search.back, len).await?;
-            if may_ask_others && self.fill_gaps(&standing.now, &page, found.end, len).await? {
-                page = self.page(standing.now.nid, found.end, search.back, len).await?;
+            let mut page = self.page(access.now.nid, found.end, search.back, len).await?;
+            if may_ask_others && self.fill_gaps(&access.now, &page, found.end, len).await? {
+                page = self.page(access.now.nid, found.end, search.back, len).await?;
             }
             may_ask_others = false;
             found.is_over = page.len() < len;
-            self.take(user, standing, search, page, &mut found).await?;
+            self.take(access, search, page, &mut found).await?;
         }
         Ok(found)
     }
 
     /// Take from a page what the reader may and wants to see.
-    async fn take(
-        &self,
-        user: &User,
-        standing: &Standing,
-        search: &Search<'_>,
-        page: Vec<Shown>,
-        found: &mut Found,
-    ) -> Result<()> {
+    async fn take(&self, access: &Access, search: &Search, page: Vec<Shown>, found: &mut Found) -> Result<()> {
         let events: Vec<Arc<Stored>> = page.iter().map(|shown| Arc::clone(&shown.event)).collect();
-        let may = self.may_read(user, standing, &events).await?;
-        for (shown, may) in page.into_iter().zip(may) {
+        let seen = self.from.reading.visible(access, events).await?;
+        let seen: HashSet<i64> = seen.into_iter().map(|event| event.nid).collect();
+        for shown in page {
             let place = shown.event.place();
             let is_beyond = search.to.is_some_and(|to| if search.back { place < to } else { place >= to });
             if is_beyond {
@@ -295,7 +294,8 @@ impl Rooms {
                 found.is_over = true;
             }
             let pdu = &shown.event.pdu;
-            if may && search.filter.wants(&pdu.kind, pdu.sender.as_str(), pdu.content.get()) {
+            if seen.contains(&shown.event.nid) && search.filter.wants(&pdu.kind, pdu.sender.as_str(), pdu.content.get())
+            {
                 found.shown.push(shown);
             }
         }
@@ -312,24 +312,35 @@ impl Rooms {
         };
         drop(tx);
         let (txns, page): (Vec<Option<String>>, Vec<_>) = page.into_iter().map(|row| (row.txn, row.event)).unzip();
-        let events = self.timeline.events.read(page).await?;
+        let events = self.from.timeline.events.read(page).await?;
         Ok(events.into_iter().zip(txns).map(|(event, txn)| Shown { event, txn: txn.map(Arc::from) }).collect())
     }
 
     /// Ask other servers for what is missing among the events of a page, or behind it when it is short. True when something came.
     async fn fill_gaps(&self, now: &RoomNow, page: &[Shown], from: Place, len: usize) -> Result<bool> {
-        let Some(remote) = self.remote.get() else { return Ok(false) };
         let missing = events::missing(&mut self.cx.store.read().await?, now.nid, GAPS_MAX).await?;
         let lowest = page.last().filter(|_| page.len() == len).map_or(0, |shown| shown.event.place().0);
-        let gap = missing.into_iter().find(|(_, _, depth)| *depth >= lowest && *depth <= from.0);
-        let Some((_, child_nid, depth)) = gap else { return Ok(false) };
-        match remote.backfill(now.nid, (depth, child_nid), len).await {
-            Ok(has_come) => Ok(has_come),
+        if !missing.iter().any(|(_, _, depth)| (lowest..=from.0).contains(depth)) {
+            return Ok(false);
+        }
+        let limit = u32::try_from(len).unwrap_or(u32::MAX);
+        match self.from.incoming.backfill(now.nid, limit).await {
+            Ok(come) => Ok(come > 0),
             Err(error) => {
                 tracing::info!(%error, room_id = %now.room_id, "history of a room could not be fetched");
                 Ok(false)
             }
         }
+    }
+
+    /// The event with this id, if a user may read it in this room.
+    async fn seen(&self, user: &User, room_id: &RoomId, event_id: &EventId) -> Result<(Access, Arc<Stored>)> {
+        let access = self.from.reading.access(user, room_id).await.map_err(|error| match error {
+            Error::Forbidden(_) => Error::NotFound("event"),
+            error => error,
+        })?;
+        let event = self.from.reading.event(&access, event_id).await?;
+        Ok((access, event))
     }
 
     /// Events with the transaction ids with which the reader sent them.
@@ -341,19 +352,19 @@ impl Rooms {
     }
 
     /// The member events of those who sent events, as of the newest of these.
-    async fn senders(&self, newest: Option<&Stored>, shown: &[&[Shown]]) -> Result<Vec<Box<RawValue>>> {
+    async fn senders(&self, newest: Option<&Stored>, senders: &Senders) -> Result<Vec<Box<RawValue>>> {
         let Some(newest) = newest else { return Ok(Vec::new()) };
-        let snapshot = self.timeline.snapshots.by_nid(newest.state_after().unwrap_or_default()).await?;
-        let keys = self.sender_events(&snapshot, shown).await?;
-        let mut events = self.timeline.events.by_nids(&keys).await?;
+        let snapshot = self.from.timeline.snapshots.by_nid(newest.state_after().unwrap_or_default()).await?;
+        let keys = self.sender_events(&snapshot, senders).await?;
+        let mut events = self.from.timeline.events.by_nids(&keys).await?;
         let events: Vec<Arc<Stored>> = keys.iter().filter_map(|nid| events.remove(nid)).collect();
         self.plain(&events)
     }
 
     /// The room's state, of its members only those who sent events.
-    async fn senders_and_room(&self, last: &Stored, shown: &[&[Shown]]) -> Result<Vec<Box<RawValue>>> {
-        let snapshot = self.timeline.snapshots.by_nid(last.state_after().unwrap_or_default()).await?;
-        let senders: HashSet<i64> = self.sender_events(&snapshot, shown).await?.into_iter().collect();
+    async fn senders_and_room(&self, last: &Stored, senders: &Senders) -> Result<Vec<Box<RawValue>>> {
+        let snapshot = self.from.timeline.snapshots.by_nid(last.state_after().unwrap_or_default()).await?;
+        let senders: HashSet<i64> = self.sender_events(&snapshot, senders).await?.into_iter().collect();
         let keys: Vec<i64> = snapshot.state.iter().filter_map(|(key, _)| i64::try_from(key.0).ok()).collect();
         let names = self.cx.numbers.state_key_names(&keys).await?;
         let wanted: Vec<i64> = snapshot
@@ -365,21 +376,16 @@ impl Rooms {
             })
             .map(|(_, event)| event)
             .collect();
-        let mut events = self.timeline.events.by_nids(&wanted).await?;
+        let mut events = self.from.timeline.events.by_nids(&wanted).await?;
         let events: Vec<Arc<Stored>> = wanted.iter().filter_map(|nid| events.remove(nid)).collect();
         self.plain(&events)
     }
 
     /// The numbers of senders' member events in a state.
-    async fn sender_events(&self, snapshot: &Snapshot, shown: &[&[Shown]]) -> Result<Vec<i64>> {
-        let mut seen = HashSet::new();
-        let mut nids = Vec::new();
-        for shown in shown.iter().copied().flatten() {
-            let sender = shown.event.pdu.sender.as_str();
-            if !seen.insert(sender) {
-                continue;
-            }
-            let Some(key) = self.cx.numbers.state_key_if_known(kind::MEMBER, sender).await? else { continue };
+    async fn sender_events(&self, snapshot: &Snapshot, senders: &Senders) -> Result<Vec<i64>> {
+        let mut nids = Vec::with_capacity(senders.len());
+        for sender in senders {
+            let Some(key) = self.cx.numbers.state_key_if_known(kind::MEMBER, sender.as_str()).await? else { continue };
             let key = room::state::StateKeyNumber(u64::try_from(key).unwrap_or_default());
             nids.extend(snapshot.state.get(key).and_then(|event| i64::try_from(event.0).ok()));
         }
@@ -387,11 +393,30 @@ impl Rooms {
     }
 
     fn plain(&self, events: &[Arc<Stored>]) -> Result<Vec<Box<RawValue>>> {
-        events.iter().map(|event| self.view.plain(event, RoomIdShown::Yes)).collect()
+        events.iter().map(|event| self.from.view.plain(event, RoomIdShown::Yes)).collect()
     }
+}
+
+/// Who sent these.
+fn senders_of(shown: &[Shown]) -> Senders {
+    shown.iter().map(|shown| shown.event.pdu.sender.clone()).collect()
 }
 
 /// The gap behind everything.
 fn live_end(now: &RoomNow) -> Place {
     (now.depth.saturating_add(1), 0)
+}
+
+/// The gap behind an event.
+fn gap_after(event: &Stored) -> Place {
+    let (depth, nid) = event.place();
+    (depth, nid.saturating_add(1))
+}
+
+/// The gap in a room's history behind which a reader who left sees nothing.
+pub(super) fn last_gap(access: &Access) -> Option<Place> {
+    match &access.right {
+        Right::Left(event) => Some(gap_after(event)),
+        _ => None,
+    }
 }

@@ -14,13 +14,14 @@ use storage::{history as rows, members, rooms, timeline};
 
 use super::{
     Rooms,
-    history::Point,
+    history::{Point, last_gap},
     membership::Face,
-    sight::{Standing, Until},
+    not_in_room,
 };
 use crate::{
     Error, Result,
     accounts::User,
+    reading::{Access, Right},
     timeline::{effects::membership_word, events::Stored},
 };
 
@@ -63,13 +64,12 @@ impl Rooms {
     /// # Errors
     /// [`Error::Forbidden`].
     pub async fn joined_members(&self, user: &User, room_id: &RoomId) -> Result<BTreeMap<OwnedUserId, Face>> {
-        let standing = self.standing(user, room_id).await?;
-        let is_in = standing.now.has_local(user.nid) || user.appservice.is_some();
-        if !is_in || matches!(standing.until, Until::Left(_)) {
-            return Err(super::not_in_room());
+        let access = self.from.reading.access(user, room_id).await?;
+        if !matches!(access.right, Right::Joined | Right::Appservice) {
+            return Err(not_in_room());
         }
         let mut joined = BTreeMap::new();
-        for event in self.members_now(standing.now.nid, |membership| membership == "join").await? {
+        for event in self.members_now(access.now.nid, |membership| membership == "join").await? {
             let Some(user) = event.pdu.state_key.as_deref().and_then(|key| OwnedUserId::try_from(key).ok()) else {
                 continue;
             };
@@ -87,18 +87,18 @@ impl Rooms {
     /// # Errors
     /// [`Error::Forbidden`] for who may not read the room.
     pub async fn members(&self, user: &User, room_id: &RoomId, wanted: &Wanted) -> Result<Vec<Box<RawValue>>> {
-        let standing = self.standing(user, room_id).await?;
-        let events = match (&standing.until, wanted.at) {
-            (Until::Now, None) => self.members_now(standing.now.nid, |membership| wanted.wants(membership)).await?,
-            (Until::Left(_), None) => {
-                let snapshot = self.snapshot_for(&standing).await?;
-                self.timeline.state_events(&snapshot).await?
+        let access = self.from.reading.access(user, room_id).await?;
+        let events = match (&access.right, wanted.at) {
+            (_, Some(at)) => self.state_at(&access, at).await?,
+            (Right::Left(_), None) => {
+                let snapshot = self.from.reading.state(&access).await?;
+                self.from.timeline.state_events(&snapshot).await?
             }
-            (_, Some(at)) => self.state_at(&standing, at).await?,
+            (_, None) => self.members_now(access.now.nid, |membership| wanted.wants(membership)).await?,
         };
         let is_wanted =
             |event: &&Arc<Stored>| is_member(event) && wanted.wants(membership_word(&facts::membership(&event.pdu)));
-        events.iter().filter(is_wanted).map(|event| self.view.plain(event, RoomIdShown::Yes)).collect()
+        events.iter().filter(is_wanted).map(|event| self.from.view.plain(event, RoomIdShown::Yes)).collect()
     }
 
     /// Member events of a room's current state.
@@ -106,14 +106,16 @@ impl Rooms {
         let rows = members::of_room(&mut self.cx.store.read().await?, room_nid).await?;
         let mut nids: Vec<i64> = rows.into_iter().filter(|m| wants(&m.membership)).map(|m| m.event_nid).collect();
         nids.sort_unstable();
-        let mut events = self.timeline.events.by_nids(&nids).await?;
+        let mut events = self.from.timeline.events.by_nids(&nids).await?;
         Ok(nids.iter().filter_map(|nid| events.remove(nid)).collect())
     }
 
     /// The events of a room's state at a point; who left sees nothing newer than their leaving.
-    async fn state_at(&self, standing: &Standing, at: Point) -> Result<Vec<Arc<Stored>>> {
-        let now = &standing.now;
-        if let (Point::Stream(pos), Until::Now) = (at, &standing.until) {
+    async fn state_at(&self, access: &Access, at: Point) -> Result<Vec<Arc<Stored>>> {
+        let now = &access.now;
+        if let Point::Stream(pos) = at
+            && !matches!(access.right, Right::Left(_))
+        {
             // What changed since is undone.
             let changes =
                 timeline::state_changes(&mut self.cx.store.read().await?, &[(now.nid, pos)], i64::MAX).await?;
@@ -130,17 +132,17 @@ impl Rooms {
                 }
             }
             let nids: Vec<i64> = entries.into_values().collect();
-            let mut events = self.timeline.events.by_nids(&nids).await?;
+            let mut events = self.from.timeline.events.by_nids(&nids).await?;
             return Ok(nids.iter().filter_map(|nid| events.remove(nid)).collect());
         }
         let mut gap = self.gap(now, at).await?;
-        if let Some(last) = standing.last_gap() {
+        if let Some(last) = last_gap(access) {
             gap = gap.min(last);
         }
         let page = rows::back(&mut self.cx.store.read().await?, now.nid, gap, 1).await?;
         let Some(newest) = page.first().and_then(|row| row.event.state_after()) else { return Ok(Vec::new()) };
-        let snapshot = self.timeline.snapshots.by_nid(newest).await?;
-        self.timeline.state_events(&snapshot).await
+        let snapshot = self.from.timeline.snapshots.by_nid(newest).await?;
+        self.from.timeline.state_events(&snapshot).await
     }
 }
 

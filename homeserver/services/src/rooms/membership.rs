@@ -10,13 +10,13 @@ use room::{build::Draft, event::kind};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomOrAliasId, UserId, room::JoinRuleKind,
 };
-use serde_json::{
-    Map, Value,
-    value::{RawValue, to_raw_value},
+use serde_json::{Map, Value, value::to_raw_value};
+use storage::{
+    invitations,
+    members::{self, Member},
 };
-use storage::members::{self, Member};
 
-use super::{Elsewhere, Rooms, is_present_here, may_speak, not_in_room};
+use super::{Rooms, is_present_here, may_speak, not_in_room};
 use crate::{Error, Result, accounts::User, error::Code, timeline::now::RoomNow};
 
 /// Further content of a member event: `reason`, and whatever else the client sent.
@@ -68,7 +68,7 @@ impl Rooms {
         via: Vec<OwnedServerName>,
         mut extra: Extra,
     ) -> Result<Option<OwnedEventId>> {
-        let now = match self.timeline.room(room_id).await {
+        let now = match self.from.timeline.room(room_id).await {
             Ok(now) if is_present_here(&now) => now,
             Ok(_) | Err(Error::NotFound(_)) => return self.join_elsewhere(user, room_id, via, extra).await,
             Err(error) => return Err(error),
@@ -91,7 +91,7 @@ impl Rooms {
             }
         }
         let content = member_content("join", &self.profile_of(&user.user_id).await?, extra);
-        self.set_member(&now, &user.user_id, &user.user_id, content).await.map(Some)
+        self.set_member(&now, &user.user_id, &user.user_id, &content).await.map(Some)
     }
 
     async fn join_elsewhere(
@@ -101,17 +101,11 @@ impl Rooms {
         mut via: Vec<OwnedServerName>,
         extra: Extra,
     ) -> Result<Option<OwnedEventId>> {
-        let invitation = self.invitation(user.nid, room_id).await?;
-        if let Some(invitation) = &invitation {
-            via.extend(invitation.servers());
-        }
-        let via = self.others(via, room_id);
-        let remote = self.remote.get().filter(|_| !via.is_empty()).ok_or(Error::NotFound("room"))?;
-        let content = member_content("join", &self.profile_of(&user.user_id).await?, extra);
-        remote.join(Elsewhere { user: &user.user_id, room_id, via: &via, content: &content }).await?;
-        if let Some(invitation) = invitation {
-            self.end_invitation(invitation).await?;
-        }
+        let invitation = invitations::one(&mut self.cx.store.read().await?, user.nid, room_id.as_str()).await?;
+        let inviter = invitation.as_ref().and_then(|row| <&UserId>::try_from(row.sender.as_str()).ok());
+        via.extend(inviter.map(|inviter| inviter.server_name().to_owned()));
+        let content = member_content("join", &self.profile_of(&user.user_id).await?, extra).into_iter().collect();
+        self.from.joining.join(&user.user_id, room_id, &via, &content).await?;
         Ok(None)
     }
 
@@ -141,14 +135,13 @@ impl Rooms {
         extra: Extra,
     ) -> Result<Option<OwnedEventId>> {
         let content = member_content("knock", &self.profile_of(&user.user_id).await?, extra);
-        match self.timeline.room(room_id).await {
+        match self.from.timeline.room(room_id).await {
             Ok(now) if is_present_here(&now) => {
-                self.set_member(&now, &user.user_id, &user.user_id, content).await.map(Some)
+                self.set_member(&now, &user.user_id, &user.user_id, &content).await.map(Some)
             }
             Ok(_) | Err(Error::NotFound(_)) => {
-                let via = self.others(via, room_id);
-                let remote = self.remote.get().filter(|_| !via.is_empty()).ok_or(Error::NotFound("room"))?;
-                remote.knock(Elsewhere { user: &user.user_id, room_id, via: &via, content: &content }).await?;
+                let content = content.into_iter().collect();
+                self.from.joining.knock(&user.user_id, room_id, &via, &content).await?;
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -165,26 +158,20 @@ impl Rooms {
         if let Some(member) = self.member(&now, target).await?
             && member.membership == "invite"
         {
-            let event = self.timeline.events.by_nid(member.event_nid).await?;
+            let event = self.from.timeline.events.by_nid(member.event_nid).await?;
             if event.pdu.sender == user.user_id && now.has_local(user.nid) {
                 return Ok(event.pdu.event_id.clone());
             }
         }
         let content = member_content("invite", &self.profile_of(target).await?, extra);
-        let draft = Draft::state(kind::MEMBER, target.as_str(), user.user_id.clone(), content);
         if self.cx.is_local(target) {
-            Ok(self.timeline.append(now.nid, draft).await?.event_id)
-        } else if now.has_local(user.nid) {
-            self.invite_remote(now.nid, draft).await
-        } else {
-            Err(not_in_room())
+            return self.set_member(&now, &user.user_id, target, &content).await;
         }
-    }
-
-    /// Invite a user of another server.
-    pub(super) async fn invite_remote(&self, room_nid: i64, draft: Draft) -> Result<OwnedEventId> {
-        let remote = self.remote.get().ok_or_else(|| Error::forbidden("this server does not reach other servers"))?;
-        remote.invite(room_nid, draft).await
+        if !now.has_local(user.nid) {
+            return Err(not_in_room());
+        }
+        self.from.joining.invite(&now, &user.user_id, target, &content.into_iter().collect()).await?;
+        self.member_event_id(room_id, target).await
     }
 
     /// Leave a room, refuse an invitation or take back a knock. Leaving twice is no error.
@@ -202,7 +189,7 @@ impl Rooms {
         room_id: &RoomId,
         extra: Extra,
     ) -> Result<Option<OwnedEventId>> {
-        let now = match self.timeline.room(room_id).await {
+        let now = match self.from.timeline.room(room_id).await {
             Ok(now) => Some(now),
             Err(Error::NotFound(_)) => None,
             Err(error) => return Err(error),
@@ -213,16 +200,17 @@ impl Rooms {
             match member.as_ref().map(|m| m.membership.as_str()) {
                 Some("join" | "invite" | "knock") if is_present_here(now) => {
                     let content = member_content("leave", &Face::default(), extra);
-                    return self.set_member(now, user, user, content).await.map(Some);
+                    return self.set_member(now, user, user, &content).await.map(Some);
                 }
                 Some("leave") => has_left = true,
                 _ => {}
             }
         }
-        match self.invitation(user_nid, room_id).await? {
-            Some(invitation) if invitation.is_open() => {
-                let content = member_content("leave", &Face::default(), extra);
-                self.refuse(user, room_id, invitation, &content).await?;
+        let invitation = invitations::one(&mut self.cx.store.read().await?, user_nid, room_id.as_str()).await?;
+        match invitation {
+            Some(invitation) if invitation.membership != "leave" => {
+                let content = member_content("leave", &Face::default(), extra).into_iter().collect();
+                self.from.joining.leave(user, room_id, &content).await?;
                 Ok(None)
             }
             Some(_) => Ok(None),
@@ -244,7 +232,7 @@ impl Rooms {
             return Err(Error::forbidden("they are not in this room"));
         }
         let content = member_content("leave", &Face::default(), extra);
-        self.set_member(&now, &user.user_id, target, content).await
+        self.set_member(&now, &user.user_id, target, &content).await
     }
 
     /// Ban somebody.
@@ -255,7 +243,7 @@ impl Rooms {
         may_speak(user)?;
         let now = self.room(room_id).await?;
         let content = member_content("ban", &Face::default(), extra);
-        self.set_member(&now, &user.user_id, target, content).await
+        self.set_member(&now, &user.user_id, target, &content).await
     }
 
     /// Take a ban back.
@@ -269,7 +257,7 @@ impl Rooms {
             return Err(Error::forbidden("they are not banned from this room"));
         }
         let content = member_content("leave", &Face::default(), extra);
-        self.set_member(&now, &user.user_id, target, content).await
+        self.set_member(&now, &user.user_id, target, &content).await
     }
 
     /// Not see a room any more that one has left.
@@ -277,7 +265,7 @@ impl Rooms {
     /// # Errors
     /// `M_UNKNOWN` while one is in it.
     pub async fn forget(&self, user: &User, room_id: &RoomId) -> Result<()> {
-        let now = match self.timeline.room(room_id).await {
+        let now = match self.from.timeline.room(room_id).await {
             Ok(now) => now,
             Err(Error::NotFound(_)) => return Ok(()),
             Err(error) => return Err(error),
@@ -311,7 +299,7 @@ impl Rooms {
                 let now = self.room(room_id).await?;
                 if now.has_local(user.nid) {
                     let content = member_content("join", &self.profile_of(target).await?, content);
-                    return self.set_member(&now, target, target, content).await;
+                    return self.set_member(&now, target, target, &content).await;
                 }
                 self.join_by_id(user, room_id, Vec::new(), content).await?
             }
@@ -333,12 +321,15 @@ impl Rooms {
         };
         match done {
             Some(event_id) => Ok(event_id),
-            None => {
-                let now = self.room(room_id).await?;
-                let member = self.member(&now, target).await?.ok_or_else(not_in_room)?;
-                Ok(self.timeline.events.by_nid(member.event_nid).await?.pdu.event_id.clone())
-            }
+            None => self.member_event_id(room_id, target).await,
         }
+    }
+
+    /// The member event of somebody in a room's current state.
+    async fn member_event_id(&self, room_id: &RoomId, user: &UserId) -> Result<OwnedEventId> {
+        let now = self.room(room_id).await?;
+        let event = self.from.timeline.state_event(&now, kind::MEMBER, user.as_str()).await?;
+        Ok(event.ok_or_else(not_in_room)?.pdu.event_id.clone())
     }
 
     /// Put a member event into a room.
@@ -347,10 +338,11 @@ impl Rooms {
         now: &RoomNow,
         sender: &UserId,
         target: &UserId,
-        content: Box<RawValue>,
+        content: &Extra,
     ) -> Result<OwnedEventId> {
+        let content = to_raw_value(content).map_err(Error::internal)?;
         let draft = Draft::state(kind::MEMBER, target.as_str(), sender.to_owned(), content);
-        Ok(self.timeline.append(now.nid, draft).await?.event_id)
+        Ok(self.from.timeline.append(now.nid, draft).await?.event_id)
     }
 
     /// A user's place in a room, as its current state says.
@@ -365,7 +357,7 @@ impl Rooms {
             return Ok(Face::default());
         }
         let Some(nid) = self.cx.numbers.user_if_known(user).await? else { return Ok(Face::default()) };
-        let (display_name, avatar_url) = self.profiles.for_membership(nid).await?;
+        let (display_name, avatar_url) = self.from.profiles.for_membership(nid).await?;
         Ok(Face { display_name, avatar_url })
     }
 
@@ -382,7 +374,7 @@ impl Rooms {
         if !self.is_in_any(now.facts.allowed_rooms.as_deref(), user).await? {
             return Err(Error::forbidden("you are in none of the rooms whose members may join this one"));
         }
-        let powers = self.timeline.powers(now).await?;
+        let powers = self.from.timeline.powers(now).await?;
         let named: Vec<&UserId> = powers
             .users()
             .keys()
@@ -410,7 +402,7 @@ impl Rooms {
     async fn is_in_any(&self, rooms: Option<&str>, user: &User) -> Result<bool> {
         let rooms: Vec<OwnedRoomId> = rooms.and_then(|list| serde_json::from_str(list).ok()).unwrap_or_default();
         for room_id in rooms {
-            match self.timeline.room(&room_id).await {
+            match self.from.timeline.room(&room_id).await {
                 Ok(now) if now.has_local(user.nid) => return Ok(true),
                 Ok(_) | Err(Error::NotFound(_)) => {}
                 Err(error) => return Err(error),
@@ -424,25 +416,13 @@ impl Rooms {
         let names = self.cx.numbers.server_names(&nids).await?;
         Ok(names.into_values().filter_map(|name| OwnedServerName::try_from(&*name).ok()).collect())
     }
-
-    /// Servers to ask, each once and without us; the one a room's id names comes last.
-    pub(super) fn others(&self, mut via: Vec<OwnedServerName>, room_id: &RoomId) -> Vec<OwnedServerName> {
-        via.extend(room_id.server_name().map(ToOwned::to_owned));
-        let mut others = Vec::with_capacity(via.len());
-        for server in via {
-            if !self.cx.is_us(&server) && !others.contains(&server) {
-                others.push(server);
-            }
-        }
-        others
-    }
 }
 
 /// Users of ours without a named power who are looked at as vouchers.
 const VOUCHERS_TRIED_MAX: usize = 10;
 
 /// The content of a member event. What the client sent wins over the profile.
-pub(super) fn member_content(membership: &str, face: &Face, extra: Extra) -> Box<RawValue> {
+pub(super) fn member_content(membership: &str, face: &Face, extra: Extra) -> Extra {
     let mut content = Extra::new();
     if let Some(name) = &face.display_name {
         content.insert("displayname".to_owned(), name.as_str().into());
@@ -452,5 +432,5 @@ pub(super) fn member_content(membership: &str, face: &Face, extra: Extra) -> Box
     }
     content.extend(extra);
     content.insert("membership".to_owned(), membership.into());
-    to_raw_value(&content).expect("a JSON object is JSON")
+    content
 }

@@ -53,19 +53,19 @@ impl Rooms {
         target: &EventId,
         wish: &Wish,
     ) -> Result<()> {
-        let event = self.timeline.events.by_id(target).await?;
+        let event = self.from.timeline.events.by_id(target).await?;
         let event = event.filter(|event| event.room_nid == now.nid);
         if event.as_ref().is_some_and(|event| event.pdu.sender == user.user_id && !event.pdu.is_create()) {
             return Ok(());
         }
         may_speak(user)?;
         if !now.has_local(user.nid) {
-            return match self.timeline.sent_before(wish).await? {
+            return match self.from.timeline.sent_before(wish).await? {
                 Some(_) => Ok(()),
                 None => Err(not_in_room()),
             };
         }
-        let powers = self.timeline.powers(now).await?;
+        let powers = self.from.timeline.powers(now).await?;
         if powers.of(&user.user_id) < powers.needed(PowerField::Redact) {
             return Err(match event {
                 Some(_) => Error::forbidden("you may not redact events of others here"),

@@ -67,9 +67,9 @@ impl Rooms {
 
     /// Append, or find what was appended with the same transaction id before: also when the sender could not send it again.
     pub(super) async fn append_once(&self, now: &RoomNow, wish: Wish) -> Result<OwnedEventId> {
-        match self.timeline.append(now.nid, wish.clone()).await {
+        match self.from.timeline.append(now.nid, wish.clone()).await {
             Ok(sent) => Ok(sent.event_id),
-            Err(refused @ Error::Refused(_)) => match self.timeline.sent_before(&wish).await? {
+            Err(refused @ Error::Refused(_)) => match self.from.timeline.sent_before(&wish).await? {
                 Some(sent) => Ok(sent.event_id),
                 None => Err(refused),
             },
@@ -87,7 +87,7 @@ impl Rooms {
                 relations::says(&mut tx, parent, user.nid, relation::ANNOTATION, kind, key).await?
             }
             relation::THREAD => {
-                let root = self.timeline.events.by_id(&said.parent).await?;
+                let root = self.from.timeline.events.by_id(&said.parent).await?;
                 root.is_some_and(|root| {
                     root.room_nid == now.nid
                         && relation::relates_to(&root.pdu.content).is_some_and(|r| r.relation.is_some())
@@ -95,7 +95,7 @@ impl Rooms {
             }
             _ => false,
         };
-        if !is_odd || self.timeline.sent_before(wish).await?.is_some() {
+        if !is_odd || self.from.timeline.sent_before(wish).await?.is_some() {
             return Ok(());
         }
         Err(if said.rel_type == relation::ANNOTATION {

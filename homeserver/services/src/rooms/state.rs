@@ -44,10 +44,10 @@ impl Rooms {
     /// # Errors
     /// [`Error::Forbidden`] for who may not read the room.
     pub async fn state(&self, user: &User, room_id: &RoomId) -> Result<Vec<Box<RawValue>>> {
-        let standing = self.standing(user, room_id).await?;
-        let snapshot = self.snapshot_for(&standing).await?;
-        let events = self.timeline.state_events(&snapshot).await?;
-        events.iter().map(|event| self.view.plain(event, room::event::RoomIdShown::Yes)).collect()
+        let access = self.from.reading.access(user, room_id).await?;
+        let snapshot = self.from.reading.state(&access).await?;
+        let events = self.from.timeline.state_events(&snapshot).await?;
+        events.iter().map(|event| self.from.view.plain(event, room::event::RoomIdShown::Yes)).collect()
     }
 
     /// One state event.
@@ -61,9 +61,9 @@ impl Rooms {
         event_kind: &str,
         state_key: &str,
     ) -> Result<Arc<Stored>> {
-        let standing = self.standing(user, room_id).await?;
-        let snapshot = self.snapshot_for(&standing).await?;
-        let event = self.timeline.state_event_in(&snapshot, event_kind, state_key).await?;
+        let access = self.from.reading.access(user, room_id).await?;
+        let snapshot = self.from.reading.state(&access).await?;
+        let event = self.from.timeline.state_event_in(&snapshot, event_kind, state_key).await?;
         event.ok_or(Error::NotFound("state"))
     }
 
@@ -86,7 +86,7 @@ impl Rooms {
             return Err(not_in_room());
         }
         let said = canonical::parse(content.get().as_bytes()).map_err(|e| Error::Invalid(e.to_string()))?;
-        let before = self.timeline.state_event(&now, &event_kind, &state_key).await?;
+        let before = self.from.timeline.state_event(&now, &event_kind, &state_key).await?;
         if let Some(before) = &before
             && before.pdu.sender == user.user_id
             && canonical::parse(before.pdu.content.get().as_bytes()).is_ok_and(|before| before == said)
@@ -103,7 +103,7 @@ impl Rooms {
         }
         let draft = Draft::state(event_kind, state_key, user.user_id.clone(), content);
         let wish = Wish { draft, txn: None, ts: ts_ms.filter(|_| user.appservice.is_some()) };
-        Ok(self.timeline.append(now.nid, wish).await?.event_id)
+        Ok(self.from.timeline.append(now.nid, wish).await?.event_id)
     }
 
     /// New aliases among a room's names must be names of this room. Those it named before may have lost their room meanwhile.
@@ -151,7 +151,7 @@ impl Rooms {
             return Err(Error::Invalid("users must be named by their ids".to_owned()));
         }
         if now.rules.authorization.explicitly_privilege_room_creators {
-            let powers = self.timeline.powers(now).await?;
+            let powers = self.from.timeline.powers(now).await?;
             if powers.creators().iter().any(|creator| users.contains_key(creator.as_str())) {
                 return Err(Error::Invalid("creators of a room have no number as their power".to_owned()));
             }

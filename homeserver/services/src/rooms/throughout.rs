@@ -23,9 +23,9 @@ impl Rooms {
         stream::iter(joined)
             .for_each_concurrent(ROOMS_AT_ONCE, |nid| async move {
                 let done = async {
-                    let now = self.timeline.now(nid).await?;
+                    let now = self.from.timeline.now(nid).await?;
                     if now.has_local(user_nid) {
-                        self.set_member(&now, user_id, user_id, member_content("join", face, Extra::new())).await?;
+                        self.set_member(&now, user_id, user_id, &member_content("join", face, Extra::new())).await?;
                     }
                     Ok::<_, crate::Error>(())
                 };

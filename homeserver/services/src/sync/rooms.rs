@@ -138,7 +138,7 @@ impl Answer<'_> {
         let drafts = self.drafts(&nows, &memberships).await?;
         let unread = {
             let concerned: Vec<&RoomNow> = drafts.iter().map(|d| &*d.now).collect();
-            unread::count(&self.sync.cx, self.request.user.nid, &concerned).await?
+            unread::count(&self.sync.cx, &self.sync.from.push_rules, self.request.user.nid, &concerned).await?
         };
         let ephemeral = self.ephemeral(&nows, since).await?;
         let heroes = self.heroes(&drafts).await?;
@@ -420,7 +420,7 @@ impl Answer<'_> {
 
     /// A room with nothing new in its timeline, for what else is new about it.
     pub(super) async fn quiet_room(&self, now: &RoomNow) -> Result<Joined> {
-        let unread = unread::count(&self.sync.cx, self.request.user.nid, &[now]).await?;
+        let unread = unread::count(&self.sync.cx, &self.sync.from.push_rules, self.request.user.nid, &[now]).await?;
         let mut joined = Joined::default();
         self.put_counts(&mut joined, unread.get(&now.nid)).await?;
         Ok(joined)

@@ -1,14 +1,19 @@
 //! How much of a room a user has not read.
 //!
 //! What notifies everybody is counted by the room's sequence: the room's count now, less the count at the user's read mark. What goes
-//! beyond (highlights, members with rules of their own) has rows. Each thread is a lane of its own.
+//! beyond (highlights, members with rules of their own) has rows. Each thread is a lane of its own. In a room whose plain messages
+//! do not notify a user ([`Mode::counts_default`]) the rows alone count, and in a muted one nothing does.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use storage::{relations, timeline};
 
-use crate::{Context, Result, timeline::now::RoomNow};
+use crate::{
+    Context, Result,
+    push_rules::{Mode, Rules},
+    timeline::now::RoomNow,
+};
 
 /// Counts of one lane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -39,15 +44,24 @@ impl Unread {
     }
 }
 
-/// What a user has not read of rooms; three statements for any number of rooms, one less when no room has threads.
+/// What a user has not read of rooms; three statements for any number of rooms.
 ///
 /// # Errors
 /// The database's.
-pub async fn count(cx: &Context, user_nid: i64, rooms: &[&RoomNow]) -> Result<HashMap<i64, Unread>> {
+pub async fn count(
+    cx: &Context,
+    rules: &Rules,
+    user_nid: i64,
+    rooms: &[&RoomNow],
+) -> Result<HashMap<i64, Unread>> {
     let nids: Vec<i64> = rooms.iter().map(|room| room.nid).collect();
     if nids.is_empty() {
         return Ok(HashMap::new());
     }
+    let ids: Vec<_> = rooms.iter().map(|room| &*room.room_id).collect();
+    let modes = rules.modes(user_nid, &ids).await?;
+    let modes: HashMap<i64, Mode> = nids.iter().copied().zip(modes).collect();
+    let counts_default = |nid: i64| modes.get(&nid).is_none_or(|mode| mode.counts_default());
     let mut tx = cx.store.read().await?;
     let marks = timeline::read_marks(&mut tx, user_nid, &nids).await?;
     let extras = timeline::push_counts(&mut tx, user_nid, &nids).await?;
@@ -58,13 +72,15 @@ pub async fn count(cx: &Context, user_nid: i64, rooms: &[&RoomNow]) -> Result<Ha
     let mut unread: HashMap<i64, Unread> = HashMap::with_capacity(rooms.len());
     for room in rooms {
         let read = marks.get(&(room.nid, 0)).map_or(0, |mark| mark.0);
-        let main = Counts { notification_count: room.notify_seq - read, highlight_count: 0 };
+        let count = if counts_default(room.nid) { room.notify_seq - read } else { 0 };
+        let main = Counts { notification_count: count, highlight_count: 0 };
         unread.insert(room.nid, Unread { main, threads: BTreeMap::new() });
     }
     for thread in threads {
         let read = marks.get(&(thread.room_nid, thread.root_nid)).map_or(0, |mark| mark.0);
         let count = thread.notify_seq - read;
         if count > 0
+            && counts_default(thread.room_nid)
             && let Some(room) = unread.get_mut(&thread.room_nid)
         {
             room.threads.insert(thread.root_nid, Counts { notification_count: count, highlight_count: 0 });
@@ -72,8 +88,11 @@ pub async fn count(cx: &Context, user_nid: i64, rooms: &[&RoomNow]) -> Result<Ha
     }
     for (room_nid, thread_nid, _, notify, highlight) in extras {
         let Some(room) = unread.get_mut(&room_nid) else { continue };
+        if modes.get(&room_nid) == Some(&Mode::Muted) {
+            continue;
+        }
         let lane = if thread_nid == 0 { &mut room.main } else { room.threads.entry(thread_nid).or_default() };
-        lane.notification_count += notify;
+        lane.notification_count += if counts_default(room_nid) { notify } else { i64::from(notify >= 0) };
         lane.highlight_count += i64::from(highlight);
     }
     for room in unread.values_mut() {

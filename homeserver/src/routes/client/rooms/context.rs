@@ -16,7 +16,7 @@ pub async fn get(services: Services, call: Call<Request>) -> Reply<Response> {
     let Call { caller, request, query, .. } = call;
     let filter = event_filter(query_value(query.as_deref(), "filter").as_deref())?;
     let limit = usize::try_from(u64::from(request.limit)).unwrap_or(usize::MAX);
-    let around = services.rooms.context(&caller, &request.room_id, &request.event_id, limit, &filter).await?;
+    let around = services.rooms.context(&caller, &request.room_id, &request.event_id, limit, filter).await?;
     let mut response = Response::new();
     response.start = Some(around.start);
     response.end = Some(around.end);

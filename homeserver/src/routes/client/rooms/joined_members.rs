@@ -17,7 +17,9 @@ pub async fn get(services: Services, call: Call<Request>) -> Reply<Response> {
     let joined = services.rooms.joined_members(&call.caller, &call.request.room_id).await?;
     let joined: Map<_, _> = joined
         .into_iter()
-        .map(|(user, face)| (user.to_string(), json!({ "display_name": face.display_name, "avatar_url": face.avatar_url })))
+        .map(|(user, face)| {
+            (user.to_string(), json!({ "display_name": face.display_name, "avatar_url": face.avatar_url }))
+        })
         .collect();
     Ok(Json(json!({ "joined": joined })).into_response())
 }

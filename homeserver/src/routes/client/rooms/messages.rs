@@ -39,10 +39,7 @@ impl IncomingRequest for Request {
     type EndpointError = <messages::Request as IncomingRequest>::EndpointError;
     type OutgoingResponse = Response;
 
-    fn try_from_http_request_inner(
-        _: http::Request<&[u8]>,
-        path_args: &[&str],
-    ) -> Result<Self, DeserializationError> {
+    fn try_from_http_request_inner(_: http::Request<&[u8]>, path_args: &[&str]) -> Result<Self, DeserializationError> {
         let arguments = path_args.iter().copied();
         let arguments = serde::de::value::SeqDeserializer::<_, serde::de::value::Error>::new(arguments);
         let (room_id,) = serde::Deserialize::deserialize(arguments)?;
@@ -68,7 +65,7 @@ pub async fn get(services: Services, call: Call<Request>) -> Reply<Response> {
     let from = value("from").map(|from| from.parse()).transpose()?;
     let to = value("to").map(|to| to.parse()).transpose()?;
     let wanted = Wanted { from, to, back, limit, filter };
-    let page = services.rooms.messages(&call.caller, &call.request.room_id, &wanted).await?;
+    let page = services.rooms.messages(&call.caller, &call.request.room_id, wanted).await?;
     let mut response = Response::new();
     response.start = page.start;
     response.end = page.end;

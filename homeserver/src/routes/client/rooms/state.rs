@@ -2,6 +2,7 @@
 //!
 //! Types are taken as the path names them: ruma knows some by other names.
 
+use room::event::RoomIdShown;
 use ruma::{
     api::client::state::{
         get_state_event_for_key::v3::{self as get_one, StateEventFormat},
@@ -10,7 +11,6 @@ use ruma::{
     },
     serde::Raw,
 };
-use room::event::RoomIdShown;
 use services::{Services, limits::Action, rooms::NewState};
 
 use crate::routes::call::{Call, Reply};
