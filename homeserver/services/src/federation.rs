@@ -18,6 +18,7 @@ pub mod discovery;
 pub mod health;
 pub mod keys;
 pub mod queue;
+pub mod remote_aliases;
 pub mod remote_keys;
 pub mod remote_media;
 pub mod remote_profiles;

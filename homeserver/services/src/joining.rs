@@ -10,7 +10,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use futures_util::future::BoxFuture;
 use room::{
     Pdu, auth,
     auth::facts,
@@ -19,20 +18,16 @@ use room::{
     versions::{self, Rules},
 };
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomVersionId, ServerName, UserId,
+    OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
     api::federation::membership::{
         RawStrippedState, create_invite, create_join_event, create_knock_event, create_leave_event, prepare_join_event,
         prepare_knock_event, prepare_leave_event,
     },
-    api::federation::query::get_room_information,
     events::room::member::MembershipState,
     serde::JsonObject,
 };
 use serde_json::value::{RawValue, to_raw_value};
-use storage::{
-    events::Place,
-    invitations::{self, Invitation},
-};
+use storage::invitations::{self, Invitation};
 
 use crate::{
     Context, Error, Result,
@@ -43,7 +38,6 @@ use crate::{
     incoming::{How, Incoming, Room, Taken},
     notify::Change,
     resident::{Resident, shown_outside},
-    rooms::{Elsewhere, RemoteRooms},
     timeline::{Timeline, now::RoomNow},
 };
 
@@ -230,26 +224,26 @@ impl Joining {
         Ok(complete_template(&prepared.event, &draft, room_id.to_owned(), at, signer, prepared.rules)?)
     }
 
-    /// Leave a room that no user of ours is in: refuse an invitation, or take back a knock. The invitation itself is for the
-    /// caller to end, whatever the servers say.
+    /// Leave a room that no user of ours is in: refuse an invitation, or take back a knock. The invitation ends here even when no
+    /// server takes the leave.
     ///
     /// # Errors
-    /// As [`Joining::join`].
-    pub async fn leave(
-        &self,
-        user: &UserId,
-        room_id: &RoomId,
-        via: &[OwnedServerName],
-        content: &JsonObject,
-    ) -> Result<()> {
-        let mut problem = Error::NotFound("room");
-        for server in self.servers(room_id, via) {
+    /// [`Error::NotFound`] when there is no invitation; the database's.
+    pub async fn leave(&self, user: &UserId, room_id: &RoomId, content: &JsonObject) -> Result<()> {
+        let user_nid = self.cx.numbers.user(user).await?;
+        let found = invitations::one(&mut self.cx.store.read().await?, user_nid, room_id.as_str()).await?;
+        let invitation = found.filter(|found| found.membership != "leave").ok_or(Error::NotFound("invitation"))?;
+        let inviter = <&UserId>::try_from(invitation.sender.as_str()).map(|inviter| inviter.server_name().to_owned());
+        let via: Vec<OwnedServerName> = inviter.into_iter().collect();
+        for server in self.servers(room_id, &via) {
             match self.leave_through(&server, user, room_id, content).await {
-                Ok(_) => return Ok(()),
-                Err(error) => problem = telling(problem, error),
+                Ok(leave) => return self.incoming.end_invitation(invitation, &leave).await,
+                Err(error) => tracing::info!(%server, room = %room_id, %error, "a leave was not taken"),
             }
         }
-        Err(problem)
+        let mut ended = invitation;
+        ended.membership = "leave".to_owned();
+        self.put_invitation(&ended).await
     }
 
     async fn leave_through(
@@ -345,11 +339,13 @@ impl Joining {
     ///
     /// # Errors
     /// [`Error::Refused`]; [`Error::Remote`] when their server does not take it.
-    pub async fn invite(&self, now: &RoomNow, draft: &Draft) -> Result<OwnedEventId> {
-        let invited = draft.state_key.as_deref().and_then(|key| UserId::parse(key).ok());
-        let invited = invited.ok_or_else(|| Error::invalid("an invitation names a user"))?;
-        let place = self.resident.place(now, draft).await?;
-        let event = build::build(draft, &place, self.cx.signer(), now.rules)?;
+    pub async fn invite(&self, now: &RoomNow, sender: &UserId, invited: &UserId, content: &JsonObject) -> Result<()> {
+        let mut content = content.clone();
+        content.insert("membership".to_owned(), MembershipState::Invite.as_str().into());
+        let content = to_raw_value(&content).map_err(Error::internal)?;
+        let draft = Draft::state(kind::MEMBER, invited.as_str(), sender.to_owned(), content);
+        let place = self.resident.place(now, &draft).await?;
+        let event = build::build(&draft, &place, self.cx.signer(), now.rules)?;
         self.resident.check(now, &event).await?;
         let state = self.resident.outside_state(now).await?;
         let state = state.iter().map(|event| RawStrippedState::Pdu(event.to_federation())).collect();
@@ -370,60 +366,11 @@ impl Joining {
         let signed =
             signed.ok_or_else(|| failure(server, "it gave back another invitation than the one it was sent"))?;
         match self.incoming.take(&room, &self.cx.server_name, signed, How::RELAYED).await? {
-            Taken::Accepted(_) | Taken::Known => Ok(event.event_id),
+            Taken::Accepted(_) | Taken::Known => Ok(()),
             Taken::Rejected(refusal) | Taken::SoftFailed(refusal) => Err(refusal.into()),
             Taken::Undecided(_) => Err(Error::internal("our own invitation cannot be judged")),
         }
     }
-}
-
-impl RemoteRooms for Joining {
-    fn resolve<'a>(&'a self, alias: &'a RoomAliasId) -> BoxFuture<'a, Result<(OwnedRoomId, Vec<OwnedServerName>)>> {
-        Box::pin(async move {
-            let request = get_room_information::v1::Request::new(alias.to_owned());
-            match self.federation.client().send(alias.server_name(), request, Terms::BRIEF.at_once()).await {
-                Ok(answer) => Ok((answer.room_id, answer.servers)),
-                Err(Error::Remote { status: Some(404), .. }) => Err(Error::NotFound("room alias")),
-                Err(error) => Err(error),
-            }
-        })
-    }
-
-    fn join<'a>(&'a self, wish: Elsewhere<'a>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            self.join(wish.user, wish.room_id, wish.via, &object(wish.content)?).await?;
-            Ok(())
-        })
-    }
-
-    fn knock<'a>(&'a self, wish: Elsewhere<'a>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.knock(wish.user, wish.room_id, wish.via, &object(wish.content)?).await })
-    }
-
-    fn leave<'a>(&'a self, wish: Elsewhere<'a>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.leave(wish.user, wish.room_id, wish.via, &object(wish.content)?).await })
-    }
-
-    fn invite<'a>(&'a self, room_nid: i64, draft: Draft) -> BoxFuture<'a, Result<OwnedEventId>> {
-        Box::pin(async move {
-            let now = self.timeline.now(room_nid).await?;
-            self.invite(&now, &draft).await
-        })
-    }
-
-    fn backfill<'a>(&'a self, room_nid: i64, gap: Place, limit: usize) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(async move {
-            let limit = u32::try_from(limit).unwrap_or(BACKFILL_MAX).clamp(1, BACKFILL_MAX);
-            Ok(self.incoming.backfill(room_nid, Some(gap), limit).await? > 0)
-        })
-    }
-}
-
-/// Events asked for at once when somebody pages back.
-const BACKFILL_MAX: u32 = 100;
-
-fn object(content: &RawValue) -> Result<JsonObject> {
-    serde_json::from_str(content.get()).map_err(|error| Error::Invalid(error.to_string()))
 }
 
 /// The rules of a template's room.

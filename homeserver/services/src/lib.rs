@@ -221,7 +221,7 @@ impl Services {
             incoming: incoming.clone(),
         };
         let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
-        rooms.connect_remote(Arc::new(joining.clone()));
+        rooms.connect_remote(Arc::new(federation::remote_aliases::Asking::new(federation.client().clone())));
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),

@@ -53,18 +53,21 @@ async fn an_access_list_keeps_a_server_out() {
 }
 
 #[tokio::test]
-async fn an_invited_user_joins_and_a_refused_invitation_is_taken_back() {
+async fn an_invited_user_joins_and_a_refused_invitation_is_gone_on_both_sides() {
     let authority = Authority::new();
     let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
     let (alice, bob, carol) = (here.user("alice").await, there.user("bob").await, there.user("carol").await);
     let room_id = here.room(&alice, RoomVersionId::V12, "invite").await;
-    here.invites(&alice, &bob, &room_id).await.unwrap();
-    here.invites(&alice, &carol, &room_id).await.unwrap();
+    let now = here.services.timeline.room(&room_id).await.unwrap();
+    here.services.joining.invite(&now, &alice, &bob, &plain()).await.unwrap();
+    let now = here.services.timeline.room(&room_id).await.unwrap();
+    here.services.joining.invite(&now, &alice, &carol, &plain()).await.unwrap();
     assert_eq!(there.invitation(&bob, &room_id).await.unwrap().membership, "invite");
 
-    there.services.joining.leave(&carol, &room_id, std::slice::from_ref(&here.name), &plain()).await.unwrap();
+    there.services.joining.leave(&carol, &room_id, &plain()).await.unwrap();
     there.joins(&bob, &room_id, &here).await.unwrap();
 
+    assert_eq!(there.invitation(&carol, &room_id).await.unwrap().membership, "leave");
     assert!(there.invitation(&bob, &room_id).await.is_none());
     let now = here.services.timeline.room(&room_id).await.unwrap();
     assert_eq!((now.inhabitants.joined, now.inhabitants.invited), (2, 0));
@@ -76,10 +79,11 @@ async fn an_invitation_of_a_user_nobody_knows_is_refused() {
     let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
     let alice = here.user("alice").await;
     let room_id = here.room(&alice, RoomVersionId::V12, "invite").await;
+    let now = here.services.timeline.room(&room_id).await.unwrap();
     let nobody = format!("@nobody:{}", there.name).try_into().unwrap();
 
     let nobody: ruma::OwnedUserId = nobody;
-    let refused = here.invites(&alice, &nobody, &room_id).await.unwrap_err();
+    let refused = here.services.joining.invite(&now, &alice, &nobody, &plain()).await.unwrap_err();
 
     assert!(matches!(refused, Error::Remote { status: Some(404), .. }), "{refused}");
     assert_eq!(here.services.timeline.room(&room_id).await.unwrap().inhabitants.invited, 0);

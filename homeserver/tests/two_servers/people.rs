@@ -6,7 +6,7 @@ use axum::{body::Body, http::Request};
 use tower::ServiceExt as _;
 
 use room::build::Draft;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId, serde::JsonObject};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, UserId, serde::JsonObject};
 use serde_json::{Value, json, value::to_raw_value};
 use services::{
     Result,
@@ -116,13 +116,6 @@ impl Server {
 
     pub(crate) async fn joins(&self, user: &UserId, room_id: &RoomId, via: &Server) -> Result<Arc<RoomNow>> {
         self.services.joining.join(user, room_id, std::slice::from_ref(&via.name), &plain()).await
-    }
-
-    pub(crate) async fn invites(&self, user: &UserId, invited: &UserId, room_id: &RoomId) -> Result<OwnedEventId> {
-        let now = self.services.timeline.room(room_id).await.unwrap();
-        let content = to_raw_value(&json!({ "membership": "invite" })).unwrap();
-        let draft = Draft::state("m.room.member", invited.as_str(), user.to_owned(), content);
-        self.services.joining.invite(&now, &draft).await
     }
 
     /// What a user was invited to or knocks at.

@@ -38,7 +38,7 @@ async fn a_newcomer_pages_back_to_the_beginning() {
     let now = there.joins(&bob, &room_id, &here).await.unwrap();
     assert_eq!(there.words_in(&room_id).await.len(), 0);
 
-    while there.services.incoming.backfill(now.nid, None, 50).await.unwrap() > 0 {}
+    while there.services.incoming.backfill(now.nid, 50).await.unwrap() > 0 {}
 
     let ids = |history: Vec<std::sync::Arc<services::timeline::events::Stored>>| {
         history.iter().map(|event| event.pdu.event_id.clone()).collect::<Vec<_>>()
@@ -161,7 +161,8 @@ async fn an_invitation_taken_back_is_gone() {
     let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
     let (alice, bob) = (here.user("alice").await, there.user("bob").await);
     let room_id = here.room(&alice, RoomVersionId::V12, "invite").await;
-    here.invites(&alice, &bob, &room_id).await.unwrap();
+    let now = here.services.timeline.room(&room_id).await.unwrap();
+    here.services.joining.invite(&now, &alice, &bob, &crate::people::plain()).await.unwrap();
 
     here.sets(&alice, &room_id, "m.room.member", bob.as_str(), json!({ "membership": "leave" })).await;
 

@@ -8,7 +8,7 @@ use room::{
     receive::{Aim, Receive, StateAt, Step, Verdict},
 };
 use ruma::{OwnedEventId, ServerName};
-use storage::events::{Place, flags};
+use storage::events::flags;
 
 use super::{Incoming, Room};
 use crate::{
@@ -153,27 +153,20 @@ impl Incoming {
         }
     }
 
-    /// Fetch at most `limit` events older than `gap` (the place of an event that names a predecessor we do not have), or than all
-    /// we have of a room. Returns how many became part of its history; 0 when the
+    /// Fetch at most `limit` events older than what we have of a room. Returns how many became part of its history; 0 when the
     /// beginning is reached or nobody who could know answers.
     ///
     /// # Errors
     /// The database's.
-    pub async fn backfill(&self, room_nid: i64, gap: Option<Place>, limit: u32) -> Result<usize> {
+    pub async fn backfill(&self, room_nid: i64, limit: u32) -> Result<usize> {
         let now = self.0.timeline.now(room_nid).await?;
         let room = Room::from(&*now);
-        // The children of what is missing: a peer answers with what comes before them, themselves included.
-        let children: Vec<i64> = match gap {
-            Some((_, child)) => vec![child],
-            None => {
-                let mut tx = self.0.cx.store.read().await?;
-                let edges = storage::events::missing(&mut tx, room_nid, EDGES_MAX).await?;
-                edges.iter().map(|(_, child, _)| *child).collect()
-            }
-        };
-        if children.is_empty() {
+        let edges = storage::events::missing(&mut self.0.cx.store.read().await?, room_nid, EDGES_MAX).await?;
+        if edges.is_empty() {
             return Ok(0);
         }
+        // The children of what is missing: a peer answers with what comes before them, themselves included.
+        let children: Vec<i64> = edges.iter().map(|(_, child, _)| *child).collect();
         let children = self.0.timeline.events.by_nids(&children).await?;
         let mut from: Vec<OwnedEventId> = children.values().map(|event| event.pdu.event_id.clone()).collect();
         from.sort_unstable();
