@@ -8,6 +8,7 @@
 //! | [`signing`] | what do we sign with? |
 //! | [`keys`] | what do others sign with? |
 //! | `auth` | who asks us? |
+//! | [`queue`] | what are they told, and when? |
 //!
 //! Not here: what comes in ([`crate::incoming`]).
 
@@ -16,6 +17,11 @@ pub mod client;
 pub mod discovery;
 pub mod health;
 pub mod keys;
+pub mod queue;
+pub mod remote_aliases;
+pub mod remote_keys;
+pub mod remote_media;
+pub mod remote_profiles;
 
 pub use crate::signing;
 

@@ -101,6 +101,8 @@ pub struct All {
     pub typing: typing::Typing,
     /// Other servers.
     pub federation: federation::Federation,
+    /// What other servers are told.
+    pub queue: federation::queue::Queue,
     /// What other servers send us.
     pub incoming: incoming::Incoming,
     /// What other servers ask of us.
@@ -176,21 +178,33 @@ impl Services {
         let limits = limits::Limits::new(cx.clone(), settings.limits, valkey.clone());
         let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
         accounts.tokens.connect_appservices(Arc::new(registry.clone()));
-        let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(keys::remote::Alone));
+        let outgoing = settings.federation.outgoing.clone();
+        let doorbell = federation::queue::Doorbell::new(settings.federation.is_enabled);
+        let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
+        let asking = federation::remote_keys::Asking::new(federation.client().clone());
+        let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(asking));
         let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone(), keys.clone());
         let profiles = profiles::Profiles::new(cx.clone());
         let account_data = account_data::AccountData::new(cx.clone());
         let filters = filters::Filters::new(cx.clone());
         let key_backup = key_backup::KeyBackup::new(cx.clone());
-        let to_device = to_device::ToDevice::new(cx.clone(), Arc::new(to_device::Alone));
+        let to_device = to_device::ToDevice::new(cx.clone(), Arc::new(doorbell.clone()));
         let presence = presence::Presence::new(cx.clone(), settings.presence);
         let receipts = receipts::Receipts::new(cx.clone());
         let typing = typing::Typing::new(cx.clone());
-        let outgoing = settings.federation.outgoing.clone();
-        let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
-        let media = media::Media::start(cx.clone(), settings.media, Arc::new(media::remote::Alone)).await?;
+        profiles.connect_remote(Arc::new(federation::remote_profiles::Asking::new(federation.client().clone())));
+        let asking = federation::remote_media::Asking::new(federation.client().clone());
+        let media = media::Media::start(cx.clone(), settings.media, Arc::new(asking)).await?;
         let push_rules = push_rules::Rules::new(cx.clone());
         let timeline = timeline::Timeline::start(cx.clone(), push_rules.clone());
+        let told = federation::queue::Sources {
+            timeline: timeline.clone(),
+            keys: keys.clone(),
+            receipts: receipts.clone(),
+            typing: typing.clone(),
+            presence: presence.clone(),
+        };
+        let queue = federation::queue::Queue::start(cx.clone(), federation.client().clone(), told, doorbell).await?;
         let push = push::Push::new(cx.clone(), push_rules.clone(), timeline.clone());
         let appservices = appservices::Appservices::start(
             cx.clone(),
@@ -232,6 +246,7 @@ impl Services {
             incoming: incoming.clone(),
         };
         let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
+        rooms.connect_remote(Arc::new(federation::remote_aliases::Asking::new(federation.client().clone())));
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
@@ -274,6 +289,7 @@ impl Services {
             receipts,
             typing,
             federation,
+            queue,
             incoming,
             resident,
             joining,

@@ -42,6 +42,7 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
         .endpoint(invite::put)
         .endpoint(make_leave::get)
         .endpoint(send_leave::put)
+        .endpoint(query::get_directory)
         .endpoint(query::get_profile)
         .endpoint(openid::get)
         .endpoint(user::get_devices)

@@ -11,7 +11,7 @@
 //! `destination_rooms` holds, while a server does not answer, the newest event of each room it has yet to be told of.
 //! `delivery_leases` says which instance delivers to which share of the servers, until when (ms).
 
-use crate::{Result, Tx};
+use crate::{Result, Tx, numbers::json_list};
 
 /// How reaching a server goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
@@ -53,6 +53,12 @@ sql!(
     ON CONFLICT (server) DO UPDATE SET out_pos = excluded.out_pos, device_pos = excluded.device_pos"
 );
 sql!(
+    ADVANCE,
+    "
+    UPDATE destinations SET out_pos = $2, device_pos = $2
+    WHERE out_pos < $2 AND server IN (SELECT value FROM json_each($1))"
+);
+sql!(
     LAG_PUT,
     "
     INSERT INTO destination_rooms (server, room_nid, pos) VALUES ($1, $2, $3)
@@ -64,9 +70,11 @@ sql!(LAG_DONE, "DELETE FROM destination_rooms WHERE server = $1 AND room_nid = $
 sql!(
     LEASE,
     "
-    INSERT INTO delivery_leases (share, owner, until) VALUES ($1, $2, $3)
+    INSERT INTO delivery_leases (share, owner, until)
+    SELECT CAST(value AS BIGINT), $2, $3 FROM json_each($1) WHERE TRUE
     ON CONFLICT (share) DO UPDATE SET owner = excluded.owner, until = excluded.until
-    WHERE delivery_leases.owner = excluded.owner OR delivery_leases.until < $4"
+    WHERE delivery_leases.owner = excluded.owner OR delivery_leases.until < $4
+    RETURNING share"
 );
 
 /// How far each server has been told.
@@ -83,6 +91,15 @@ pub async fn cursors(tx: &mut Tx) -> Result<Vec<Cursor>> {
 /// The driver's.
 pub async fn set_cursor(tx: &mut Tx, cursor: &Cursor) -> Result<()> {
     execute!(tx, SET_CURSOR, cursor.server.as_str(), cursor.out_pos, cursor.device_pos)?;
+    Ok(())
+}
+
+/// Servers that have been told everything up to `pos`.
+///
+/// # Errors
+/// The driver's.
+pub async fn advance<T: serde::Serialize>(tx: &mut Tx, servers: &[T], pos: i64) -> Result<()> {
+    execute!(tx, ADVANCE, json_list(servers), pos)?;
     Ok(())
 }
 
@@ -121,12 +138,13 @@ pub async fn told(tx: &mut Tx, server: &str, room_nid: i64, pos: i64) -> Result<
     Ok(())
 }
 
-/// Take or keep a share of the deliveries until `until` (ms). False while another instance has it.
+/// Take or keep shares of the deliveries until `until` (ms). Returns those taken; another instance has the others.
 ///
 /// # Errors
 /// The driver's.
-pub async fn lease(tx: &mut Tx, share: i64, owner: &str, until: i64, now: i64) -> Result<bool> {
-    Ok(execute!(tx, LEASE, share, owner, until, now)? == 1)
+pub async fn lease(tx: &mut Tx, shares: &[i64], owner: &str, until: i64, now: i64) -> Result<Vec<i64>> {
+    let rows: Vec<(i64,)> = fetch_all!(tx, LEASE, json_list(shares), owner, until, now)?;
+    Ok(rows.into_iter().map(|(share,)| share).collect())
 }
 
 /// Servers that did not answer last time.

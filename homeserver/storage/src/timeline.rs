@@ -171,6 +171,16 @@ sql!(
     WHERE t.pos < $2 ORDER BY t.pos DESC LIMIT $3"
 );
 sql!(
+    LOCAL_BETWEEN,
+    "
+    SELECT pos, event_nid, room_nid FROM timeline WHERE pos > $1 AND pos <= $2 AND flags & 2 = 2 ORDER BY pos LIMIT $3"
+);
+sql!(
+    AT,
+    "
+    SELECT pos, event_nid FROM timeline WHERE pos IN (SELECT CAST(value AS BIGINT) FROM json_each($1)) ORDER BY pos"
+);
+sql!(
     ROOM_POSITIONS,
     "
     SELECT r.nid, coalesce((SELECT max(t.pos) FROM timeline AS t WHERE t.room_nid = r.nid), 0) AS pos
@@ -417,6 +427,22 @@ pub async fn windows(tx: &mut Tx, rooms: &[(i64, i64)], until: i64, limit: i64) 
 /// The driver's.
 pub async fn between(tx: &mut Tx, since: i64, until: i64, limit: i64) -> Result<Vec<Row>> {
     fetch_all!(tx, BETWEEN, since, until, limit)
+}
+
+/// Events the other servers are told by us in `since < pos <= until`, at most `limit`, in order: (position, event, room).
+///
+/// # Errors
+/// The driver's.
+pub async fn local_between(tx: &mut Tx, since: i64, until: i64, limit: i64) -> Result<Vec<(i64, i64, i64)>> {
+    fetch_all!(tx, LOCAL_BETWEEN, since, until, limit)
+}
+
+/// The events at these positions: (position, event), in order.
+///
+/// # Errors
+/// The driver's.
+pub async fn at(tx: &mut Tx, positions: &[i64]) -> Result<Vec<(i64, i64)>> {
+    fetch_all!(tx, AT, json_list(positions))
 }
 
 /// Events of the rooms a user is joined to with `pos < before`, since they joined, the newest first, at most `limit`.

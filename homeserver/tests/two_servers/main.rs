@@ -1,4 +1,10 @@
 //! Two servers of ours in one process, speaking over TLS on loopback.
 
 mod asking;
+mod ephemeral;
+mod hostile;
+mod joining;
+mod people;
 mod server;
+mod synapse;
+mod talking;

@@ -8,9 +8,10 @@ use ruma::{OwnedServerName, ServerName};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use services::{
     Context, Services, Settings,
+    accounts::registration::Access,
     clock::{Clock, Randomness},
     context::Ground,
-    federation::{self, signing},
+    federation::signing,
     notify::Notify,
     outgoing,
 };
@@ -18,8 +19,10 @@ use storage::{Store, numbers::Numbers};
 
 /// Issues the certificates of one test.
 pub(crate) struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Option<Issuer<'static, KeyPair>>,
     pem: String,
+    /// Certificate and key that exist already, for a test with servers that are not ours.
+    ready: Option<(String, String)>,
 }
 
 impl Authority {
@@ -28,14 +31,29 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
+        Self { issuer: Some(Issuer::new(params, key)), pem, ready: None }
+    }
+
+    /// The authority `ca.crt` of a folder, with `server.crt` and `server.key` in its name.
+    pub(crate) fn of_files(folder: &std::path::Path) -> Self {
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        Self { issuer: None, pem: read("ca.crt"), ready: Some((read("server.crt"), read("server.key"))) }
+    }
+
+    fn issue(&self, host: &str) -> (String, String) {
+        if let Some(ready) = &self.ready {
+            return ready.clone();
+        }
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([host.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, self.issuer.as_ref().unwrap()).unwrap();
+        (certificate.pem(), key.serialize_pem())
     }
 
     fn tls(&self, host: &str) -> RustlsConfig {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([host.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
-        let chain = vec![CertificateDer::from_pem_slice(certificate.pem().as_bytes()).unwrap()];
-        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        let (certificate, key) = self.issue(host);
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -53,8 +71,10 @@ pub(crate) struct Server {
     pub(crate) services: Services,
     pub(crate) cx: Context,
     address: SocketAddr,
-    handle: Handle<SocketAddr>,
+    handle: std::sync::Mutex<Handle<SocketAddr>>,
     tls: RustlsConfig,
+    /// Where its media would be.
+    folder: tempfile::TempDir,
 }
 
 impl Server {
@@ -69,19 +89,22 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let name: OwnedServerName = format!("localhost:{}", address.port()).try_into().unwrap();
         let cx = context(&name).await;
-        let mut settings = settings(authority);
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = settings(authority, &folder);
         change(&mut settings);
         let services = Services::start(cx.clone(), settings).await.unwrap();
-        let mut server = Self { name, services, cx, address, handle: Handle::new(), tls: authority.tls("localhost") };
+        let (handle, tls) = (std::sync::Mutex::default(), authority.tls("localhost"));
+        let server = Self { name, services, cx, address, handle, tls, folder };
         server.listen(listener);
         server
     }
 
-    fn listen(&mut self, listener: std::net::TcpListener) {
+    fn listen(&self, listener: std::net::TcpListener) {
         listener.set_nonblocking(true).unwrap();
-        self.handle = Handle::new();
+        let handle = Handle::new();
+        *self.handle.lock().unwrap() = handle.clone();
         let app = homeserver::app(self.services.clone());
-        let serving = axum_server::from_tcp_rustls(listener, self.tls.clone()).unwrap().handle(self.handle.clone());
+        let serving = axum_server::from_tcp_rustls(listener, self.tls.clone()).unwrap().handle(handle);
         tokio::spawn(serving.serve(app.into_make_service()));
     }
 
@@ -89,29 +112,36 @@ impl Server {
     pub(crate) async fn restarted(self, authority: &Authority) -> Self {
         self.vanish();
         let cx = context_on(&self.name, self.cx.store.clone()).await;
-        let services = Services::start(cx.clone(), settings(authority)).await.unwrap();
-        let mut server = Self { services, cx, ..self };
+        let services = Services::start(cx.clone(), settings(authority, &self.folder)).await.unwrap();
+        let server = Self { services, cx, ..self };
         server.return_again();
         server
     }
 
     /// Stop listening; what runs inside goes on.
     pub(crate) fn vanish(&self) {
-        self.handle.shutdown();
+        self.handle.lock().unwrap().shutdown();
     }
 
     /// Listen again, at the same place.
-    pub(crate) fn return_again(&mut self) {
+    pub(crate) fn return_again(&self) {
         self.listen(std::net::TcpListener::bind(self.address).unwrap());
     }
 }
 
-fn settings(authority: &Authority) -> Settings {
-    let outgoing = outgoing::Settings {
+fn settings(authority: &Authority, folder: &tempfile::TempDir) -> Settings {
+    let mut settings = Settings::default();
+    settings.federation.outgoing = outgoing::Settings {
         allow_private_addresses: true,
         trusted_authorities: vec![authority.pem.clone().into_bytes()],
     };
-    Settings { federation: federation::Settings { outgoing, ..federation::Settings::default() }, ..Settings::default() }
+    settings.media.folder = folder.path().join("media");
+    settings.media.key_file = folder.path().join("media.key");
+    settings.limits.is_off = true;
+    settings.accounts.password.memory_kib = 64;
+    settings.accounts.password.passes = 1;
+    settings.accounts.registration.access = Access::Open;
+    settings
 }
 
 async fn context(name: &ServerName) -> Context {

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::BoxStream};
 use quick_cache::sync::Cache;
 use ruma::{
     OwnedServerName, ServerName,
@@ -21,7 +22,7 @@ use ruma::{
         path_builder::SinglePath,
     },
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     discovery::{Discovery, Route, literal},
@@ -45,13 +46,16 @@ pub struct Terms {
     pub body_bytes_max: usize,
     /// Ask even a server that failed a moment ago.
     pub ignores_pause: bool,
+    /// Whether any answer but success counts as a failure of the server. Otherwise a refusal is an answer like others.
+    pub needs_success: bool,
 }
 
 impl Terms {
     /// For a question somebody waits for.
-    pub const BRIEF: Self = Self { timeout: Duration::from_secs(30), body_bytes_max: 8 << 20, ignores_pause: false };
+    pub const BRIEF: Self =
+        Self { timeout: Duration::from_secs(30), body_bytes_max: 8 << 20, ignores_pause: false, needs_success: false };
     /// For the state of a large room.
-    pub const LARGE: Self = Self { timeout: Duration::from_secs(180), body_bytes_max: 256 << 20, ignores_pause: false };
+    pub const LARGE: Self = Self { timeout: Duration::from_secs(180), body_bytes_max: 256 << 20, ..Self::BRIEF };
 
     /// The same, also to a server that failed a moment ago: a person asked for this very server.
     #[must_use]
@@ -148,6 +152,74 @@ impl Client {
         parse::<R>(server, response)
     }
 
+    /// Ask `server`, signed, and read the answer as it comes. `timeout` is until the answer begins.
+    ///
+    /// # Errors
+    /// [`Error::Remote`] unless the status says success.
+    pub async fn stream_signed<R>(&self, server: &ServerName, request: R, timeout: Duration) -> Result<Streamed>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath, EndpointError = MatrixError>,
+    {
+        let route = self.admit(server, Terms::BRIEF).await?;
+        let cx = &self.0.cx;
+        let input = XMatrixSigningInput::new(cx.server_name.clone(), server.to_owned(), cx.signing_key.pair());
+        let request = request
+            .try_into_http_request::<Vec<u8>>(&route.base_url(), input, ())
+            .map_err(|error| Error::internal(format_args!("a request cannot be written: {error}")))?;
+        self.stream(server, &route, request, timeout).await
+    }
+
+    /// The same for a path, without a signature.
+    ///
+    /// # Errors
+    /// As [`Client::stream_signed`].
+    pub async fn stream_open(&self, server: &ServerName, path: &str, timeout: Duration) -> Result<Streamed> {
+        let route = self.admit(server, Terms::BRIEF).await?;
+        let request = http::Request::get(format!("{}{path}", route.base_url())).body(Vec::new());
+        self.stream(server, &route, request.map_err(Error::internal)?, timeout).await
+    }
+
+    /// What is at an address `server` pointed to.
+    ///
+    /// # Errors
+    /// As [`Client::stream_signed`]; also when the address is not https or not public.
+    pub async fn stream_at(&self, server: &ServerName, url: url::Url, timeout: Duration) -> Result<Streamed> {
+        if !self.0.is_enabled || url.scheme() != "https" || !self.0.outgoing.may_ask(&url) {
+            return Err(failure(server, "it points where this server does not go"));
+        }
+        let answer = tokio::time::timeout(timeout, self.0.http.get(url).send()).await;
+        let answer = answer.map_err(|_| failure(server, "no answer in time"))?;
+        streamed(server, answer.map_err(|error| failure(server, causes(&error)))?, None).await
+    }
+
+    async fn stream(
+        &self,
+        server: &ServerName,
+        route: &Route,
+        mut request: http::Request<Vec<u8>>,
+        timeout: Duration,
+    ) -> Result<Streamed> {
+        if let Ok(authority) = route.authority.parse() {
+            request.headers_mut().insert(http::header::HOST, authority);
+        }
+        let permit = self.count(server).acquire_owned().await.map_err(|_| Error::Stopping)?;
+        let begun = async {
+            let request = reqwest::Request::try_from(request).map_err(|error| error.to_string())?;
+            self.http(route).await?.execute(request).await.map_err(|error| causes(&error))
+        };
+        match tokio::time::timeout(timeout, begun).await.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+            Ok(answer) => {
+                self.0.health.succeeded(server).await;
+                streamed(server, answer, Some(permit)).await
+            }
+            Err(problem) => {
+                self.0.discovery.forget(server);
+                self.0.health.failed(server).await;
+                Err(failure(server, problem))
+            }
+        }
+    }
+
     /// Whether and where `server` may be asked now.
     async fn admit(&self, server: &ServerName, terms: Terms) -> Result<Route> {
         if !self.0.is_enabled {
@@ -182,7 +254,8 @@ impl Client {
         match outcome.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
             Ok(response) => {
                 // What says "not now" rather than "no".
-                if matches!(response.status().as_u16(), 429 | 502..=504) {
+                let is_away = matches!(response.status().as_u16(), 429 | 502..=504);
+                if is_away || terms.needs_success && !response.status().is_success() {
                     self.0.health.failed(server).await;
                 } else {
                     self.0.health.succeeded(server).await;
@@ -247,6 +320,42 @@ impl Client {
         under_way.insert(server.to_owned(), Arc::downgrade(&semaphore));
         semaphore
     }
+}
+
+/// Body of an answer that says no.
+const REFUSAL_BYTES_MAX: usize = 64 << 10;
+
+/// An answer that is read as it comes.
+pub struct Streamed {
+    /// Its headers.
+    pub headers: http::HeaderMap,
+    /// Its body. How much of it is read is for the reader to bound.
+    pub body: BoxStream<'static, Result<bytes::Bytes>>,
+}
+
+async fn streamed(
+    server: &ServerName,
+    mut answer: reqwest::Response,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Result<Streamed> {
+    let headers = std::mem::take(answer.headers_mut());
+    if !answer.status().is_success() {
+        let mut response = http::Response::new(Vec::new());
+        *response.status_mut() = answer.status();
+        while let Ok(Some(chunk)) = answer.chunk().await
+            && response.body().len() < REFUSAL_BYTES_MAX
+        {
+            response.body_mut().extend_from_slice(&chunk);
+        }
+        return Err(refusal(server, &response));
+    }
+    let server = server.to_owned();
+    let body = answer.bytes_stream().map(move |chunk| {
+        // Held until the last byte: a stream counts among the requests to its server.
+        let _permit = &permit;
+        chunk.map_err(|error| failure(&server, causes(&error)))
+    });
+    Ok(Streamed { headers, body: body.boxed() })
 }
 
 fn parse<R: OutgoingRequest<EndpointError = MatrixError>>(

@@ -1,12 +1,18 @@
 //! `/_matrix/federation/v1/query/…`
 
-use ruma::api::federation::query::get_profile_information::v1 as profile;
+use ruma::api::federation::query::{get_profile_information::v1 as profile, get_room_information::v1 as directory};
 use services::Services;
 
 use crate::routes::{
     call::{Call, Reply},
     error::ApiError,
 };
+
+/// `GET directory`: which room an alias of ours stands for, and which servers are in it.
+pub async fn get_directory(services: Services, call: Call<directory::Request>) -> Reply<directory::Response> {
+    let (room_id, servers) = services.resident.alias(&call.request.room_alias).await?;
+    Ok(directory::Response::new(room_id, servers))
+}
 
 /// `GET profile`: the profile of a user of ours, or one field of it.
 pub async fn get_profile(services: Services, call: Call<profile::Request>) -> Reply<profile::Response> {

@@ -1,0 +1,127 @@
+//! Ways into a room and out of it, across servers.
+
+use ruma::RoomVersionId;
+use serde_json::json;
+use services::Error;
+
+use crate::{
+    people::plain,
+    server::{Authority, Server},
+};
+
+#[tokio::test]
+async fn a_user_joins_a_room_of_another_server_in_every_version_we_know() {
+    let authority = Authority::new();
+    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
+    let (alice, bob) = (here.user("alice").await, there.user("bob").await);
+
+    for version in [RoomVersionId::V6, RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12] {
+        let room_id = here.room(&alice, version, "public").await;
+        here.says(&alice, &room_id, "anybody there?").await;
+
+        let now = there.joins(&bob, &room_id, &here).await.unwrap();
+
+        assert_eq!(now.inhabitants.joined, 2);
+        assert_eq!(here.state_of(&room_id).await, there.state_of(&room_id).await);
+    }
+}
+
+#[tokio::test]
+async fn nobody_joins_a_room_that_does_not_let_them_in() {
+    let authority = Authority::new();
+    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
+    let (alice, bob) = (here.user("alice").await, there.user("bob").await);
+    let room_id = here.room(&alice, RoomVersionId::V11, "invite").await;
+
+    let refused = there.joins(&bob, &room_id, &here).await.unwrap_err();
+
+    let Error::Remote { status, matrix, .. } = refused else { panic!("{refused}") };
+    assert_eq!((status, matrix.unwrap().0.as_str()), (Some(403), "M_FORBIDDEN"));
+    assert!(there.services.timeline.room(&room_id).await.is_err());
+}
+
+#[tokio::test]
+async fn an_access_list_keeps_a_server_out() {
+    let authority = Authority::new();
+    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
+    let (alice, bob) = (here.user("alice").await, there.user("bob").await);
+    let room_id = here.room(&alice, RoomVersionId::V11, "public").await;
+    let list = json!({ "allow": ["*"], "deny": ["localhost"] });
+    here.sets(&alice, &room_id, "m.room.server_acl", "", list).await;
+
+    assert!(there.joins(&bob, &room_id, &here).await.is_err());
+}
+
+#[tokio::test]
+async fn an_invited_user_joins_and_a_refused_invitation_is_gone_on_both_sides() {
+    let authority = Authority::new();
+    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
+    let (alice, bob, carol) = (here.user("alice").await, there.user("bob").await, there.user("carol").await);
+    let room_id = here.room(&alice, RoomVersionId::V12, "invite").await;
+    let now = here.services.timeline.room(&room_id).await.unwrap();
+    here.services.joining.invite(&now, &alice, &bob, &plain()).await.unwrap();
+    let now = here.services.timeline.room(&room_id).await.unwrap();
+    here.services.joining.invite(&now, &alice, &carol, &plain()).await.unwrap();
+    assert_eq!(there.invitation(&bob, &room_id).await.unwrap().membership, "invite");
+
+    there.services.joining.leave(&carol, &room_id, &plain()).await.unwrap();
+    there.joins(&bob, &room_id, &here).await.unwrap();
+
+    assert_eq!(there.invitation(&carol, &room_id).await.unwrap().membership, "leave");
+    assert!(there.invitation(&bob, &room_id).await.is_none());
+    let now = here.services.timeline.room(&room_id).await.unwrap();
+    assert_eq!((now.inhabitants.joined, now.inhabitants.invited), (2, 0));
+}
+
+#[tokio::test]
+async fn an_invitation_of_a_user_nobody_knows_is_refused() {
+    let authority = Authority::new();
+    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
+    let alice = here.user("alice").await;
+    let room_id = here.room(&alice, RoomVersionId::V12, "invite").await;
+    let now = here.services.timeline.room(&room_id).await.unwrap();
+    let nobody = format!("@nobody:{}", there.name).try_into().unwrap();
+
+    let nobody: ruma::OwnedUserId = nobody;
+    let refused = here.services.joining.invite(&now, &alice, &nobody, &plain()).await.unwrap_err();
+
+    assert!(matches!(refused, Error::Remote { status: Some(404), .. }), "{refused}");
+    assert_eq!(here.services.timeline.room(&room_id).await.unwrap().inhabitants.invited, 0);
+}
+
+#[tokio::test]
+async fn a_restricted_room_lets_members_of_its_space_in_and_no_others() {
+    let authority = Authority::new();
+    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
+    let (alice, bob, carol) = (here.user("alice").await, there.user("bob").await, there.user("carol").await);
+    let space = here.room(&alice, RoomVersionId::V12, "public").await;
+    let room_id = here.room(&alice, RoomVersionId::V12, "invite").await;
+    let rule = json!({ "join_rule": "restricted", "allow": [{ "type": "m.room_membership", "room_id": space }] });
+    here.sets(&alice, &room_id, "m.room.join_rules", "", rule).await;
+    there.joins(&bob, &space, &here).await.unwrap();
+
+    let now = there.joins(&bob, &room_id, &here).await.unwrap();
+
+    assert_eq!(now.inhabitants.joined, 2);
+    assert_eq!(here.state_of(&room_id).await, there.state_of(&room_id).await);
+    assert!(there.joins(&carol, &space, &here).await.is_ok());
+    let stranger = here.room(&alice, RoomVersionId::V12, "invite").await;
+    let rule = json!({ "join_rule": "restricted", "allow": [{ "type": "m.room_membership", "room_id": stranger }] });
+    here.sets(&alice, &room_id, "m.room.join_rules", "", rule).await;
+    assert!(there.joins(&there.user("dave").await, &room_id, &here).await.is_err());
+}
+
+#[tokio::test]
+async fn a_knock_is_heard() {
+    let authority = Authority::new();
+    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
+    let (alice, bob) = (here.user("alice").await, there.user("bob").await);
+    let room_id = here.room(&alice, RoomVersionId::V11, "knock").await;
+
+    there.services.joining.knock(&bob, &room_id, std::slice::from_ref(&here.name), &plain()).await.unwrap();
+
+    assert_eq!(there.invitation(&bob, &room_id).await.unwrap().membership, "knock");
+    let now = here.services.timeline.room(&room_id).await.unwrap();
+    let event = here.services.timeline.state_event(&now, "m.room.member", bob.as_str()).await.unwrap().unwrap();
+    assert_eq!(room::auth::facts::membership(&event.pdu).as_str(), "knock");
+}
