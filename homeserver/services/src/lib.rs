@@ -38,6 +38,7 @@ pub mod signing;
 pub mod sync;
 pub mod timeline;
 pub mod to_device;
+pub mod turn;
 pub mod typing;
 pub mod user;
 pub mod valkey;
@@ -112,6 +113,8 @@ pub struct All {
     /// Who may read what.
     /// What happened since a client last asked.
     pub sync: sync::Sync,
+    /// TURN servers for calls.
+    pub turn: turn::Turn,
     /// The first administrator's link.
     pub welcome: welcome::Welcome,
     /// Where this server is found.
@@ -141,6 +144,8 @@ pub struct Settings {
     /// Other servers.
     /// Who is there.
     pub presence: presence::Settings,
+    /// TURN servers for calls.
+    pub turn: turn::Settings,
     /// Where this server is found.
     pub well_known: well_known::Settings,
 }
@@ -230,6 +235,7 @@ impl Services {
             Arc::new(outlet),
         );
         push_gateway.run();
+        let turn = turn::Turn::new(cx.clone(), settings.turn);
         let welcome = welcome::Welcome::new(cx.clone(), accounts.clone());
         let well_known = well_known::WellKnown::new(cx.server_name.clone(), settings.well_known);
         Ok(Self(Arc::new(All {
@@ -259,6 +265,7 @@ impl Services {
             reading,
             rooms,
             sync,
+            turn,
             welcome,
             well_known,
         })))

@@ -30,6 +30,7 @@ pub mod sync;
 pub mod thirdparty;
 pub mod user;
 pub mod versions;
+pub mod voip;
 
 use axum::routing;
 
@@ -45,7 +46,12 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     let endpoints = account_data(endpoints);
     let endpoints = push(endpoints);
     let endpoints = media::endpoints(endpoints);
-    thirdparty::endpoints(endpoints).endpoint(appservice::post_ping)
+    thirdparty::endpoints(endpoints)
+        .endpoint(appservice::post_ping)
+        .raw::<ruma::api::client::voip::get_turn_server_info::v3::Request, _, _>(
+            voip::get_turn_server,
+            "homeserver::routes::client::voip::get_turn_server",
+        )
 }
 
 fn accounts(endpoints: Endpoints) -> Endpoints {
