@@ -123,3 +123,28 @@ async fn what_is_typed_into_the_welcome_page_is_shown_as_text() {
     assert_eq!(page.status(), 400);
     assert!(!String::from_utf8(page.body).unwrap().contains("<script>"));
 }
+
+#[tokio::test]
+async fn calls_get_credentials_that_the_turn_server_can_check() {
+    let mut settings = settings();
+    settings.turn.uris = vec!["turn:turn.example.org?transport=udp".to_owned()];
+    settings.turn.secret = Some("shared".to_owned());
+    let with = TestServer::start_with(settings).await;
+    let without = TestServer::start().await;
+    let ([alice], [bob]) = (with.users(["alice"]).await, without.users(["bob"]).await);
+
+    let given = alice.get("/_matrix/client/v3/voip/turnServer").await.ok();
+    let nothing = bob.get("/_matrix/client/v3/voip/turnServer").await.ok();
+
+    // 2026-01-02T00:00:00Z, a day after every test begins; the password by `openssl dgst -sha1 -hmac shared -binary | base64`.
+    assert_eq!(
+        given,
+        json!({
+            "username": "1767312000:@alice:example.org",
+            "password": "Yq36sc0QuCpMNeNzbme3ncCjwA4=",
+            "uris": ["turn:turn.example.org?transport=udp"],
+            "ttl": 86400,
+        })
+    );
+    assert_eq!(nothing, json!({}));
+}

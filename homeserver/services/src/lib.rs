@@ -44,6 +44,7 @@ pub mod signing;
 pub mod sync;
 pub mod timeline;
 pub mod to_device;
+pub mod turn;
 pub mod typing;
 pub mod user_directory;
 pub mod user;
@@ -131,6 +132,8 @@ pub struct All {
     pub reports: reports::Reports,
     /// What happened since a client last asked.
     pub sync: sync::Sync,
+    /// TURN servers for calls.
+    pub turn: turn::Turn,
     /// The first administrator's link.
     pub welcome: welcome::Welcome,
     /// Where this server is found.
@@ -160,6 +163,8 @@ pub struct Settings {
     /// Other servers.
     /// Who is there.
     pub presence: presence::Settings,
+    /// TURN servers for calls.
+    pub turn: turn::Settings,
     /// Where this server is found.
     pub well_known: well_known::Settings,
 }
@@ -268,6 +273,7 @@ impl Services {
             Arc::new(outlet),
         );
         push_gateway.run();
+        let turn = turn::Turn::new(cx.clone(), settings.turn);
         let welcome = welcome::Welcome::new(cx.clone(), accounts.clone());
         let well_known = well_known::WellKnown::new(cx.server_name.clone(), settings.well_known);
         Ok(Self(Arc::new(All {
@@ -304,6 +310,7 @@ impl Services {
             user_directory,
             reports,
             sync,
+            turn,
             welcome,
             well_known,
         })))

@@ -16,7 +16,7 @@ use services::{
     },
     context, federation,
     limits::{self, Rate},
-    media, outgoing, presence, well_known,
+    media, outgoing, presence, turn, well_known,
 };
 
 use super::{Config, sections::RegistrationMode, value::Listen};
@@ -74,6 +74,11 @@ impl Config {
             federation: self.federation()?,
             media: self.media(),
             presence: presence::Settings { is_on: self.presence.enabled, ..presence::Settings::default() },
+            turn: turn::Settings {
+                uris: self.turn.uris.clone(),
+                secret: self.turn.secret.as_ref().map(|secret| secret.expose().to_owned()),
+                lifetime: self.turn.lifetime,
+            },
             well_known: self.well_known(client_address)?,
         })
     }

@@ -37,6 +37,7 @@ pub mod user;
 pub mod user_directory;
 pub mod users;
 pub mod versions;
+pub mod voip;
 
 use axum::routing;
 
@@ -53,7 +54,12 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     let endpoints = push(endpoints);
     let endpoints = media::endpoints(endpoints);
     let endpoints = finding(endpoints);
-    thirdparty::endpoints(endpoints).endpoint(appservice::post_ping)
+    thirdparty::endpoints(endpoints)
+        .endpoint(appservice::post_ping)
+        .raw::<ruma::api::client::voip::get_turn_server_info::v3::Request, _, _>(
+            voip::get_turn_server,
+            "homeserver::routes::client::voip::get_turn_server",
+        )
 }
 
 fn accounts(endpoints: Endpoints) -> Endpoints {
