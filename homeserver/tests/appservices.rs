@@ -419,7 +419,8 @@ async fn questions_about_networks_are_passed_on_without_the_askers_token() {
 
 #[tokio::test]
 async fn it_is_asked_to_make_users_and_rooms_of_its_namespaces() {
-    let bridge = Bridge::answering(HashMap::from([("/_matrix/app/v1/users/%40irc_eve%3Aexample.org", json!({}))])).await;
+    let bridge =
+        Bridge::answering(HashMap::from([("/_matrix/app/v1/users/%40irc_eve%3Aexample.org", json!({}))])).await;
     let server = server_with(bridge.registration(&json!({}))).await;
     let appservices = &server.services.appservices;
 

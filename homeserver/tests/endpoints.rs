@@ -74,7 +74,8 @@ impl Known {
                 let path = path.trim_start_matches("/_matrix/app/v1").trim_start_matches("/_matrix/push/v1");
                 // Paths are put together with the version apart where there are several.
                 let word = path.trim_start_matches("/thirdparty");
-                let is_asked = self.services.contains(path) || (path != word && self.services.contains("/thirdparty/{what}"));
+                let is_asked =
+                    self.services.contains(path) || (path != word && self.services.contains("/thirdparty/{what}"));
                 is_asked.then(|| "asked by us".to_owned())
             }
             _ => self.served.get(&(endpoint.method.to_owned(), shape(endpoint.path))).cloned(),
@@ -131,6 +132,9 @@ fn the_page_of_endpoints_says_what_the_router_serves() {
 
 #[test]
 fn placeholders_of_any_name_are_the_same() {
-    assert_eq!(shape("/_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}"), "/_matrix/client/v3/rooms/{}/send/{}/{}");
+    assert_eq!(
+        shape("/_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}"),
+        "/_matrix/client/v3/rooms/{}/send/{}/{}"
+    );
     assert_eq!(shape("/_matrix/client/v3/pushrules/"), "/_matrix/client/v3/pushrules");
 }

@@ -69,7 +69,9 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
     for line in text.lines() {
         if line.starts_with('[') {
             is_inside = line.ends_with("dependencies]") && !line.contains("dev-");
-        } else if let (true, Some(name)) = (is_inside, line.split(['.', ' ', '=']).next().filter(|name| !name.is_empty())) {
+        } else if let (true, Some(name)) =
+            (is_inside, line.split(['.', ' ', '=']).next().filter(|name| !name.is_empty()))
+        {
             names.insert(name.to_owned());
         }
     }
@@ -99,7 +101,10 @@ fn the_rules_of_rooms_are_pure() {
 fn only_storage_speaks_sql_and_routes_never_see_it() {
     for manifest in ["homeserver", "homeserver/services", "homeserver/room", "appservice-voice", "voicechat"] {
         let dependencies = dependencies(&format!("{manifest}/Cargo.toml"));
-        assert!(!dependencies.contains("sqlx"), "{manifest} depends on sqlx: statements belong into homeserver/storage");
+        assert!(
+            !dependencies.contains("sqlx"),
+            "{manifest} depends on sqlx: statements belong into homeserver/storage"
+        );
     }
     for manifest in ["homeserver", "voicechat"] {
         let dependencies = dependencies(&format!("{manifest}/Cargo.toml"));
@@ -216,7 +221,11 @@ fn services_form_no_circle() {
         format!("{from} → {}", to.iter().cloned().collect::<Vec<_>>().join(", "))
     };
     let circle: Vec<String> = arrows.iter().map(arrow).collect();
-    assert!(circle.is_empty(), "services in a circle:\n{}\nlet the upper one hand down a trait or a value", circle.join("\n"));
+    assert!(
+        circle.is_empty(),
+        "services in a circle:\n{}\nlet the upper one hand down a trait or a value",
+        circle.join("\n")
+    );
 }
 
 /// `createRoom` → `create_room`, `.well-known` → `well_known`.
@@ -237,9 +246,7 @@ fn snake(segment: &str) -> String {
 
 /// The words of a path that decide its file; `None` for unstable paths, which share the file of their stable ones.
 fn words(path: &str) -> Option<Vec<String>> {
-    let is_version = |s: &str| {
-        s.len() > 1 && s.starts_with(['v', 'r']) && s[1..].chars().all(|c| c.is_ascii_digit())
-    };
+    let is_version = |s: &str| s.len() > 1 && s.starts_with(['v', 'r']) && s[1..].chars().all(|c| c.is_ascii_digit());
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty() && !s.starts_with('{')).collect();
     if segments.contains(&"unstable") {
         return None;
@@ -266,7 +273,11 @@ fn an_endpoint_stands_in_the_file_its_path_names() {
         let least = least.min(words.len());
         let stands = module.len() >= least && words.iter().zip(&module).all(|(word, part)| word == part);
         if !stands {
-            faults.insert(format!("{method} {path} stands in {}: move it to {}", module.join("/"), words[..least].join("/")));
+            faults.insert(format!(
+                "{method} {path} stands in {}: move it to {}",
+                module.join("/"),
+                words[..least].join("/")
+            ));
         }
     }
     none(&faults.into_iter().collect::<Vec<_>>());
@@ -299,7 +310,8 @@ fn functions_are_short() {
         for (at, line) in lines.iter().enumerate() {
             let code = line.trim_start();
             let is_function = code.starts_with("fn ")
-                || ["pub ", "pub(", "async fn", "const fn"].iter().any(|start| code.starts_with(start)) && code.contains("fn ");
+                || ["pub ", "pub(", "async fn", "const fn"].iter().any(|start| code.starts_with(start))
+                    && code.contains("fn ");
             if !is_function || code.ends_with(';') {
                 continue;
             }
@@ -317,12 +329,20 @@ fn functions_are_short() {
 #[test]
 fn queues_caches_and_waits_have_named_limits() {
     const LIMITED: [&str; 8] = [
-        "mpsc::channel(", "broadcast::channel(", "Semaphore::new(", "Cache::new(", "sleep(", "interval(", "timeout(",
+        "mpsc::channel(",
+        "broadcast::channel(",
+        "Semaphore::new(",
+        "Cache::new(",
+        "sleep(",
+        "interval(",
+        "timeout(",
         "to_bytes(",
     ];
     let mut faults = Vec::new();
     for (file, text) in shipped() {
-        for (at, line) in without_tests(&text).lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+        for (at, line) in
+            without_tests(&text).lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
+        {
             if line.contains("unbounded_channel") {
                 faults.push(format!("{file}:{}: a queue without a limit", at + 1));
             }

@@ -35,6 +35,11 @@ use client::Client;
 use health::Health;
 use keys::Keys;
 
+/// Events of one transaction, in either direction.
+pub const PDUS_PER_TRANSACTION_MAX: usize = 50;
+/// Ephemeral units of one transaction, in either direction.
+pub const EDUS_PER_TRANSACTION_MAX: usize = 100;
+
 /// How we deal with other servers.
 #[derive(Debug, Clone)]
 pub struct Settings {

@@ -23,7 +23,7 @@ use tokio::sync::{Notify as Bell, Semaphore};
 
 pub use self::{
     judge::{How, Taken},
-    transactions::{EDUS_PER_TRANSACTION_MAX, Outcomes, PDUS_PER_TRANSACTION_MAX},
+    transactions::Outcomes,
 };
 use crate::{
     Context, Result,

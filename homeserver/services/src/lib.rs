@@ -39,15 +39,15 @@ pub mod reports;
 pub mod resident;
 pub mod rooms;
 pub mod search;
-pub mod spaces;
 pub mod signing;
+pub mod spaces;
 pub mod sync;
 pub mod timeline;
 pub mod to_device;
 pub mod turn;
 pub mod typing;
-pub mod user_directory;
 pub mod user;
+pub mod user_directory;
 pub mod valkey;
 pub mod view;
 pub mod welcome;
@@ -159,8 +159,6 @@ pub struct Settings {
     pub federation: federation::Settings,
     /// Files.
     pub media: media::Settings,
-    /// Files.
-    /// Other servers.
     /// Who is there.
     pub presence: presence::Settings,
     /// TURN servers for calls.
@@ -249,9 +247,9 @@ impl Services {
             appservices: appservices.clone(),
             joining: joining.clone(),
             incoming: incoming.clone(),
+            remote_aliases: federation::remote_aliases::Asking::new(federation.client().clone()),
         };
         let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
-        rooms.connect_remote(Arc::new(federation::remote_aliases::Asking::new(federation.client().clone())));
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
@@ -265,13 +263,8 @@ impl Services {
         let sync = sync::Sync::start(cx.clone(), sources);
         let outlet = push::gateway::outlet::HttpOutlet::new(outgoing::Outgoing::new(&outgoing)?)?;
         let unread = Arc::new(sync.clone());
-        let push_gateway = push::gateway::Gateway::new(
-            cx.clone(),
-            push_rules.clone(),
-            timeline.clone(),
-            unread,
-            Arc::new(outlet),
-        );
+        let push_gateway =
+            push::gateway::Gateway::new(cx.clone(), push_rules.clone(), timeline.clone(), unread, Arc::new(outlet));
         push_gateway.run();
         let turn = turn::Turn::new(cx.clone(), settings.turn);
         let welcome = welcome::Welcome::new(cx.clone(), accounts.clone());

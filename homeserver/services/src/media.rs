@@ -16,12 +16,7 @@ pub mod thumbnails;
 pub mod vault;
 mod works;
 
-use std::{
-    ops::Range,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream::BoxStream};

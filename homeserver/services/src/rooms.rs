@@ -23,12 +23,8 @@ mod send;
 mod state;
 mod throughout;
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-};
+use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use ruma::{OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId, RoomVersionId};
 use storage::aliases;
 
@@ -37,6 +33,7 @@ use crate::{
     accounts::User,
     appservices::Appservices,
     error::Code,
+    federation::remote_aliases,
     incoming::Incoming,
     joining::Joining,
     profiles::Profiles,
@@ -60,12 +57,6 @@ impl Default for Settings {
     }
 }
 
-/// Asks other servers for the rooms their aliases stand for. The federation implements it.
-pub trait RemoteAliases: fmt::Debug + Send + Sync {
-    /// The room an alias of another server stands for, and servers that are in it.
-    fn resolve<'a>(&'a self, alias: &'a RoomAliasId) -> BoxFuture<'a, Result<(OwnedRoomId, Vec<OwnedServerName>)>>;
-}
-
 /// What rooms draw on.
 #[derive(Debug, Clone)]
 pub struct Sources {
@@ -83,6 +74,8 @@ pub struct Sources {
     pub joining: Joining,
     /// The past of rooms, from other servers.
     pub incoming: Incoming,
+    /// Aliases of other servers.
+    pub remote_aliases: remote_aliases::Asking,
 }
 
 /// Rooms. Cheap to clone.
@@ -91,7 +84,6 @@ pub struct Rooms {
     cx: Context,
     settings: Arc<Settings>,
     from: Sources,
-    remote: Arc<OnceLock<Arc<dyn RemoteAliases>>>,
 }
 
 impl Rooms {
@@ -107,12 +99,7 @@ impl Rooms {
         let mut tx = cx.store.begin().await?;
         aliases::drop_claims(&mut tx).await?;
         tx.commit().await?;
-        Ok(Self { cx, settings: Arc::new(settings), from, remote: Arc::default() })
-    }
-
-    /// Connect the way to other servers' aliases; once, before the first request.
-    pub fn connect_remote(&self, remote: Arc<dyn RemoteAliases>) {
-        let _ = self.remote.set(remote);
+        Ok(Self { cx, settings: Arc::new(settings), from })
     }
 
     /// What rooms are made like.
@@ -127,7 +114,7 @@ impl Rooms {
     /// [`Error::NotFound`]; what the other server's failure was.
     pub async fn resolve(&self, alias: &RoomAliasId) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
         if !self.cx.is_us(alias.server_name()) {
-            return self.remote.get().ok_or(Error::NotFound("room alias"))?.resolve(alias).await;
+            return self.from.remote_aliases.resolve(alias).await;
         }
         if let Some(room_id) = self.resolve_local(alias).await? {
             return Ok((room_id, Vec::new()));

@@ -57,9 +57,9 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
     thirdparty::endpoints(endpoints)
         .endpoint(appservice::post_ping)
         .raw::<ruma::api::client::voip::get_turn_server_info::v3::Request, _, _>(
-            voip::get_turn_server,
-            "homeserver::routes::client::voip::get_turn_server",
-        )
+        voip::get_turn_server,
+        "homeserver::routes::client::voip::get_turn_server",
+    )
 }
 
 fn accounts(endpoints: Endpoints) -> Endpoints {

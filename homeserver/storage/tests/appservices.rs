@@ -42,7 +42,8 @@ async fn a_cursor_begins_once_and_moves_for_the_holder_of_the_lease_alone() {
         let renewed = appservices::lease(&mut tx, "irc", "one", 1_500, 2_500).await.unwrap();
         let with_lease = appservices::store(&mut tx, "irc", "one", moved).await.unwrap();
         let taken_over = appservices::lease(&mut tx, "irc", "two", 2_500, 3_500).await.unwrap();
-        let too_late = appservices::store(&mut tx, "irc", "one", Cursor { pos: 8, until: None, txn: 101 }).await.unwrap();
+        let too_late =
+            appservices::store(&mut tx, "irc", "one", Cursor { pos: 8, until: None, txn: 101 }).await.unwrap();
 
         assert_eq!((without_lease, one, two, renewed), (false, true, false, true));
         assert_eq!((with_lease, taken_over, too_late), (true, true, false));

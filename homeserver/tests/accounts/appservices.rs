@@ -1,38 +1,22 @@
 //! What application services may do with accounts.
 
-use std::sync::Arc;
-
-use ruma::{OwnedUserId, UserId, user_id};
 use serde_json::json;
-use services::accounts::tokens::{AppserviceIdentity, AppserviceTokens};
+use services::appservices::registry::Hidden;
 
-use crate::fixture::{Client, PASSWORD, TestServer};
+use crate::fixture::{Client, PASSWORD, TestServer, settings};
 
 const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
 const REGISTER: &str = "/_matrix/client/v3/register";
 
-/// A bridge with the token `as_token` that has `@bridge_…` for itself.
-#[derive(Debug)]
-struct Bridge;
-
-impl AppserviceTokens for Bridge {
-    fn by_token(&self, token: &str) -> Option<AppserviceIdentity> {
-        let sender: OwnedUserId = user_id!("@bridge:example.org").to_owned();
-        (token == "as_token").then(|| AppserviceIdentity { id: "bridge".into(), sender, is_rate_limited: false })
-    }
-
-    fn may_be(&self, id: &str, user: &UserId) -> bool {
-        id == "bridge" && user.localpart().starts_with("bridge_")
-    }
-
-    fn is_reserved(&self, id: Option<&str>, user: &UserId) -> bool {
-        id != Some("bridge") && user.localpart().starts_with("bridge_")
-    }
-}
-
+/// A server with a bridge that has `@bridge_…` for itself, and the bridge.
 async fn server_with_bridge() -> (TestServer, Client) {
-    let server = TestServer::start().await;
-    server.services.accounts.tokens.connect_appservices(Arc::new(Bridge));
+    let registration = json!({
+        "id": "bridge", "url": null, "as_token": "as_token", "hs_token": "hs_token", "sender_localpart": "bridge",
+        "namespaces": { "users": [{ "exclusive": true, "regex": "@bridge_.*" }] },
+    });
+    let mut settings = settings();
+    settings.appservices.registry.texts = vec![Hidden(registration.to_string())];
+    let server = TestServer::start_with(settings).await;
     let bridge = server.anonymous().with_token("as_token");
     (server, bridge)
 }

@@ -99,10 +99,8 @@ async fn unknown_users_have_no_profile() {
     let server = TestServer::start().await;
     let nobody = server.anonymous();
 
-    for user in ["@nobody:example.org", "@alice:elsewhere.example"] {
-        let path = format!("/_matrix/client/v3/profile/{user}");
-        assert_eq!(nobody.get(&path).await.refusal(), (404, "M_NOT_FOUND".to_owned()));
-    }
+    let path = "/_matrix/client/v3/profile/@nobody:example.org";
+    assert_eq!(nobody.get(path).await.refusal(), (404, "M_NOT_FOUND".to_owned()));
     assert_eq!(nobody.get("/_matrix/client/v3/profile/nonsense").await.refusal(), (400, "M_INVALID_PARAM".to_owned()));
 }
 

@@ -1,10 +1,9 @@
 //! Asking other servers for the rooms their aliases stand for.
 
-use futures_util::future::BoxFuture;
 use ruma::{OwnedRoomId, OwnedServerName, RoomAliasId, api::federation::query::get_room_information::v1 as query};
 
 use super::client::{Client, Terms};
-use crate::{Error, Result, rooms::RemoteAliases};
+use crate::{Error, Result};
 
 /// Servers taken from one answer.
 const SERVERS_MAX: usize = 50;
@@ -21,20 +20,20 @@ impl Asking {
     pub fn new(client: Client) -> Self {
         Self { client }
     }
-}
 
-impl RemoteAliases for Asking {
-    fn resolve<'a>(&'a self, alias: &'a RoomAliasId) -> BoxFuture<'a, Result<(OwnedRoomId, Vec<OwnedServerName>)>> {
-        Box::pin(async move {
-            let request = query::Request::new(alias.to_owned());
-            match self.client.send(alias.server_name(), request, Terms::BRIEF.at_once()).await {
-                Ok(mut answer) => {
-                    answer.servers.truncate(SERVERS_MAX);
-                    Ok((answer.room_id, answer.servers))
-                }
-                Err(Error::Remote { status: Some(404), .. }) => Err(Error::NotFound("room alias")),
-                Err(error) => Err(error),
+    /// The room an alias of another server stands for, and servers that are in it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; what the other server's failure was.
+    pub async fn resolve(&self, alias: &RoomAliasId) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
+        let request = query::Request::new(alias.to_owned());
+        match self.client.send(alias.server_name(), request, Terms::BRIEF.at_once()).await {
+            Ok(mut answer) => {
+                answer.servers.truncate(SERVERS_MAX);
+                Ok((answer.room_id, answer.servers))
             }
-        })
+            Err(Error::Remote { status: Some(404), .. }) => Err(Error::NotFound("room alias")),
+            Err(error) => Err(error),
+        }
     }
 }

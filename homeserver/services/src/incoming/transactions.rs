@@ -9,12 +9,12 @@ use serde_json::value::RawValue;
 use storage::incoming::{self, Waiting};
 
 use super::{How, Incoming, Room, Taken};
-use crate::{Error, Result, timeline::now::RoomNow};
+use crate::{
+    Error, Result,
+    federation::{EDUS_PER_TRANSACTION_MAX, PDUS_PER_TRANSACTION_MAX},
+    timeline::now::RoomNow,
+};
 
-/// Events of one transaction.
-pub const PDUS_PER_TRANSACTION_MAX: usize = 50;
-/// Ephemeral units of one transaction.
-pub const EDUS_PER_TRANSACTION_MAX: usize = 100;
 /// Events one worker takes at a time.
 const BATCH_MAX: i64 = 50;
 /// Events of one server that may wait; beyond it the server itself waits.

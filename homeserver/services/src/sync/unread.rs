@@ -48,12 +48,7 @@ impl Unread {
 ///
 /// # Errors
 /// The database's.
-pub async fn count(
-    cx: &Context,
-    rules: &Rules,
-    user_nid: i64,
-    rooms: &[&RoomNow],
-) -> Result<HashMap<i64, Unread>> {
+pub async fn count(cx: &Context, rules: &Rules, user_nid: i64, rooms: &[&RoomNow]) -> Result<HashMap<i64, Unread>> {
     let nids: Vec<i64> = rooms.iter().map(|room| room.nid).collect();
     if nids.is_empty() {
         return Ok(HashMap::new());

@@ -12,7 +12,9 @@ use crate::routes::call::{Call, Reply};
 
 /// `GET`: credentials for a TURN server; an empty object when there is none.
 pub async fn get_turn_server(services: Services, call: Call<Request>) -> Reply<Response> {
-    let Some(given) = services.turn.credentials(&call.caller.user_id)? else { return Ok(Json(json!({})).into_response()) };
+    let Some(given) = services.turn.credentials(&call.caller.user_id)? else {
+        return Ok(Json(json!({})).into_response());
+    };
     let body = json!({
         "username": given.username,
         "password": given.password,

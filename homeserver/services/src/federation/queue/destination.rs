@@ -21,8 +21,7 @@ use tokio::sync::Notify as Bell;
 use super::{Queue, units::Unit};
 use crate::{
     Result,
-    federation::client::Terms,
-    incoming::{EDUS_PER_TRANSACTION_MAX, PDUS_PER_TRANSACTION_MAX},
+    federation::{EDUS_PER_TRANSACTION_MAX, PDUS_PER_TRANSACTION_MAX, client::Terms},
     timeline::events::Stored,
 };
 
