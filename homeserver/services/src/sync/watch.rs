@@ -25,6 +25,31 @@ const USERS_MAX: usize = 100_000;
 /// Members remembered as sent to devices of one user, for lazy loading; beyond it all are sent again.
 const LAZY_MAX: usize = 20_000;
 
+/// Changes of devices whose people are being looked for, by position.
+#[derive(Debug, Clone, Default)]
+struct Unsettled(Arc<Mutex<Vec<i64>>>);
+
+impl Unsettled {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, pos: i64) {
+        self.lock().push(pos);
+    }
+
+    fn end(&self, pos: i64) {
+        let mut positions = self.lock();
+        if let Some(at) = positions.iter().position(|begun| *begun == pos) {
+            positions.swap_remove(at);
+        }
+    }
+
+    fn any_after(&self, since: i64) -> bool {
+        self.lock().iter().any(|pos| *pos > since)
+    }
+}
+
 /// What concerns one user.
 #[derive(Debug)]
 pub struct Entry {
@@ -43,12 +68,18 @@ pub struct Entry {
     bell: Bell,
     rooms: RwLock<Option<Arc<Vec<Member>>>>,
     lazy: Mutex<HashSet<(String, i64, String)>>,
+    unsettled: Unsettled,
 }
 
 impl Entry {
     fn bump(&self, pos: i64) {
         self.pos.fetch_max(pos, Ordering::AcqRel);
         self.bell.notify_waiters();
+    }
+
+    fn devices_changed(&self, pos: i64) {
+        self.device_pos.fetch_max(pos, Ordering::AcqRel);
+        self.bump(pos);
     }
 
     /// The last position at which anything concerned them.
@@ -72,7 +103,8 @@ impl Entry {
     /// Whether keys of people they share rooms with may have changed after `since`.
     #[must_use]
     pub fn devices_changed_since(&self, since: i64) -> bool {
-        since < self.from || self.device_pos.load(Ordering::Acquire) > since
+        // In this order: what is settled in between has reached `device_pos` before.
+        since < self.from || self.unsettled.any_after(since) || self.device_pos.load(Ordering::Acquire) > since
     }
 
     /// Counts typing in their rooms.
@@ -109,6 +141,7 @@ pub struct Watch {
     entries: Arc<Mutex<HashMap<i64, Arc<Entry>>>>,
     /// For each room the last position at which a receipt changed; a room that is not in it has none since `from`.
     receipts: Arc<Mutex<HashMap<i64, i64>>>,
+    unsettled: Unsettled,
     from: i64,
 }
 
@@ -117,7 +150,14 @@ impl Watch {
     #[must_use]
     pub fn start(cx: Context, timeline: Timeline) -> Self {
         let from = cx.notify.stable();
-        let watch = Self { cx, timeline, entries: Arc::default(), receipts: Arc::default(), from };
+        let watch = Self {
+            cx,
+            timeline,
+            entries: Arc::default(),
+            receipts: Arc::default(),
+            unsettled: Unsettled::default(),
+            from,
+        };
         let listener = watch.clone();
         watch.cx.notify.on_change(move |change| listener.hear(change));
         let listener = watch.clone();
@@ -154,6 +194,7 @@ impl Watch {
                 bell: Bell::new(),
                 rooms: RwLock::default(),
                 lazy: Mutex::default(),
+                unsettled: self.unsettled.clone(),
             })
         });
         Arc::clone(entry)
@@ -201,20 +242,26 @@ impl Watch {
         for room_nid in rooms.chain(&change.receipt_rooms) {
             let pos = change.last;
             // Who came or went may be somebody whose keys concern the others now, or no longer.
-            let has_members = change.member_rooms.contains(room_nid);
-            self.each_in_room(*room_nid, move |entry| {
-                if has_members {
-                    entry.device_pos.fetch_max(pos, Ordering::AcqRel);
+            if change.member_rooms.contains(room_nid) {
+                if self.timeline.now_remembered(*room_nid).is_none() {
+                    // Another instance's news, and nobody here knows yet who is in that room.
+                    self.lock().values().for_each(|entry| drop(entry.device_pos.fetch_max(pos, Ordering::AcqRel)));
                 }
-                entry.bump(pos);
-            });
+                self.each_in_room(*room_nid, move |entry| entry.devices_changed(pos));
+            } else {
+                self.each_in_room(*room_nid, move |entry| entry.bump(pos));
+            }
         }
         if !change.device_users.is_empty() {
             let (watch, users, pos) = (self.clone(), change.device_users.clone(), change.last);
+            // Until it is known whom it concerns, it may concern anybody.
+            self.unsettled.begin(pos);
             tokio::spawn(async move {
                 if let Err(error) = watch.devices_changed(&users, pos).await {
-                    tracing::warn!(%error, "those who share rooms with a changed device are not told yet");
+                    tracing::warn!(%error, "those who share rooms with a changed device are looked for in vain");
+                    watch.lock().values().for_each(|entry| entry.devices_changed(pos));
                 }
+                watch.unsettled.end(pos);
             });
         }
     }
@@ -230,8 +277,7 @@ impl Watch {
             concerned.iter().filter_map(|nid| all.get(nid).cloned()).collect()
         };
         for entry in entries {
-            entry.device_pos.fetch_max(pos, Ordering::AcqRel);
-            entry.bump(pos);
+            entry.devices_changed(pos);
         }
         Ok(())
     }
