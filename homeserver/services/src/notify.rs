@@ -301,8 +301,7 @@ impl Notify {
         let rooms = timeline::changed_rooms(&mut tx, stable, newest).await?;
         let other = streams::changed(&mut tx, stable, newest).await?;
         let any_event = newest - stable > REPAIRED_EVENTS_MAX;
-        let events =
-            if any_event { Vec::new() } else { timeline::changed_events(&mut tx, stable, newest).await? };
+        let events = if any_event { Vec::new() } else { timeline::changed_events(&mut tx, stable, newest).await? };
         drop(tx);
         self.accept(Change {
             first: stable + 1,
