@@ -65,7 +65,7 @@ impl Server {
         self.said[at..].split_whitespace().next().unwrap()
     }
 
-    /// Ask it to stop, and wait until it has.
+    /// Ask it to stop, and wait until it has. Nobody listens to what it says meanwhile.
     fn stop(mut self) -> i32 {
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(asked.success());

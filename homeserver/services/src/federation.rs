@@ -18,10 +18,11 @@ pub mod discovery;
 pub mod health;
 pub mod keys;
 pub mod queue;
-pub mod remote_aliases;
+pub mod remote_directory;
 pub mod remote_keys;
 pub mod remote_media;
 pub mod remote_profiles;
+pub mod remote_spaces;
 
 pub use crate::signing;
 

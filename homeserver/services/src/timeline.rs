@@ -109,11 +109,9 @@ impl Timeline {
         let cells = Cells::default();
         let watched = cells.clone();
         cx.notify.on_change(move |change| {
-            for nid in &change.rooms {
-                if let Some(cell) = watched.peek(*nid)
-                    && cell.stored().is_some_and(|now| now.last_pos < change.first)
-                {
-                    cell.outdated();
+            for (nid, pos) in &change.rooms {
+                if let Some(cell) = watched.peek(*nid) {
+                    cell.told(*pos);
                 }
             }
         });
@@ -165,10 +163,12 @@ impl Timeline {
     pub async fn now_many(&self, nids: &[i64]) -> Result<Vec<Arc<RoomNow>>> {
         let mut found = Vec::with_capacity(nids.len());
         let mut left = Vec::new();
-        for nid in nids {
-            match self.now_remembered(*nid) {
+        // The cells are there before the rooms are read, so that news which come meanwhile find them.
+        let cells: Vec<Arc<Cell>> = nids.iter().map(|nid| self.cells.get(*nid)).collect();
+        for cell in &cells {
+            match cell.stored() {
                 Some(now) => found.push(now),
-                None => left.push(*nid),
+                None => left.push(cell.nid),
             }
         }
         for now in self.load_many(&left).await? {

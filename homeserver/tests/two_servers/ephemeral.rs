@@ -99,8 +99,7 @@ async fn profiles_and_aliases_are_found_across_servers() {
 
     let profile = there.asked("GET", &format!("v3/profile/{}", alice.id), Some(&bob), &json!({})).await;
     let alias: ruma::OwnedRoomAliasId = alias.try_into().unwrap();
-    let asking = services::federation::remote_aliases::Asking::new(there.services.federation.client().clone());
-    let (found, servers) = asking.resolve(&alias).await.unwrap();
+    let (found, servers) = there.services.directory.resolve(&alias).await.unwrap();
 
     assert_eq!(profile["displayname"], "Alice");
     assert_eq!(found, room_id);

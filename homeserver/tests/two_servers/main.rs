@@ -2,6 +2,7 @@
 
 mod asking;
 mod ephemeral;
+mod finding;
 mod hostile;
 mod joining;
 mod people;

@@ -136,6 +136,20 @@ impl Client {
         self.exchange(server, &route, request, terms).await
     }
 
+    /// Ask `server`, signed, and read the answer as a type of ours.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn read<R, T>(&self, server: &ServerName, request: R, terms: Terms) -> Result<T>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath, EndpointError = MatrixError>,
+        T: serde::de::DeserializeOwned,
+    {
+        let answer = self.send_signed(server, request, terms).await?;
+        serde_json::from_slice(answer.body())
+            .map_err(|error| failure(server, format!("its answer cannot be read: {error}")))
+    }
+
     /// Ask `server` without a signature (keys, version).
     ///
     /// # Errors

@@ -179,7 +179,7 @@ impl Queue {
             let Some(inner) = weak.upgrade() else { return };
             let mut news = inner.news.lock().unwrap_or_else(PoisonError::into_inner);
             news.until = news.until.max(change.last);
-            news.rooms.extend(&change.rooms);
+            news.rooms.extend(change.rooms.iter().map(|(nid, _)| *nid));
             news.receipt_rooms.extend(&change.receipt_rooms);
             news.has_devices |= !change.device_users.is_empty();
             news.has_state |= !change.state_rooms.is_empty();

@@ -197,7 +197,8 @@ impl Watch {
                 entry.bump(change.last);
             }
         }
-        for room_nid in change.rooms.iter().chain(&change.receipt_rooms) {
+        let rooms = change.rooms.iter().map(|(nid, _)| nid);
+        for room_nid in rooms.chain(&change.receipt_rooms) {
             let pos = change.last;
             self.each_in_room(*room_nid, move |entry| entry.bump(pos));
         }

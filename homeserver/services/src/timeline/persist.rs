@@ -21,10 +21,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     cell::{Cell, Generation, Recent},
-    events::{Events, Stored},
+    events::{Events, FORGET_EVENT, Stored},
     now::RoomNow,
 };
-use crate::{Context, Error, Result, notify::Change};
+use crate::{
+    Context, Error, Result,
+    notify::{Change, Whisper},
+};
 
 /// Events stored in one transaction.
 const BATCH_MAX: usize = 64;
@@ -360,6 +363,13 @@ async fn write_members(tx: &mut Tx, item: &Item) -> Result<()> {
     Ok(())
 }
 
+/// The events of a batch that were stored before and changed, with their flags now.
+fn changed_events(batch: &[Item]) -> Vec<(i64, i64)> {
+    let placed = batch.iter().filter(|item| matches!(item.write, Write::Place)).map(|item| &item.event);
+    let redacted = batch.iter().flat_map(|item| &item.effects.redacted);
+    placed.chain(redacted).map(|event| (event.nid, event.flags)).collect()
+}
+
 /// Memory first, then the news, then the senders: whoever hears of an event finds it.
 fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
     // Positions are given in the order rows were written: outliers that found their place first.
@@ -373,7 +383,7 @@ fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
             }
         }
     }
-    let mut change = Change { first, last: pos - 1, ..Change::default() };
+    let mut change = Change { first, last: pos - 1, events: changed_events(&batch), ..Change::default() };
     let mut rooms: BTreeMap<i64, (Arc<Cell>, Option<Arc<RoomNow>>, Vec<Arc<Recent>>, i64)> = BTreeMap::new();
     for (item, pos) in batch.iter().zip(&positions) {
         all_events.put(Arc::clone(&item.event));
@@ -402,7 +412,7 @@ fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
     }
     for (nid, (cell, now, recent, last_pos)) in rooms {
         if last_pos > 0 {
-            change.rooms.push(nid);
+            change.rooms.push((nid, last_pos));
         }
         if let Some(now) = now {
             let mut now = RoomNow::clone(&now);
@@ -416,6 +426,12 @@ fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
         }
     }
     change.state_rooms.dedup();
+    if change.first > change.last {
+        // Nothing of it is in the stream, so no position tells of it.
+        for (nid, _) in &change.events {
+            cx.notify.whisper(&Whisper::Forget(FORGET_EVENT.to_owned(), nid.to_string()));
+        }
+    }
     cx.notify.publish(change);
     for (item, pos) in batch.into_iter().zip(positions) {
         let _ = item.reply.send(Ok(Outcome::Stored(pos)));
