@@ -26,6 +26,7 @@ pub mod keys;
 pub mod limits;
 pub mod media;
 pub mod notify;
+mod one_at_a_time;
 pub mod outgoing;
 pub mod place;
 pub mod presence;
