@@ -245,7 +245,9 @@ impl Watch {
             if change.member_rooms.contains(room_nid) {
                 if self.timeline.now_remembered(*room_nid).is_none() {
                     // Another instance's news, and nobody here knows yet who is in that room.
-                    self.lock().values().for_each(|entry| drop(entry.device_pos.fetch_max(pos, Ordering::AcqRel)));
+                    for entry in self.lock().values() {
+                        entry.device_pos.fetch_max(pos, Ordering::AcqRel);
+                    }
                 }
                 self.each_in_room(*room_nid, move |entry| entry.devices_changed(pos));
             } else {
