@@ -172,8 +172,13 @@ async fn a_server_kept_out_by_the_access_list_is_not_heard() {
     let list = json!({ "allow": ["*"], "deny": ["localhost"] });
     scene.here.sets(&scene.alice, &scene.room_id, "m.room.server_acl", "", list).await;
 
-    let outcomes = scene.here.services.incoming.transaction(&scene.there.name, "1", &[event], &[]).await.unwrap();
+    let content = json!({ "room_id": scene.room_id, "user_id": scene.bob, "typing": true });
+    let typing = to_raw_value(&json!({ "edu_type": "m.typing", "content": content })).unwrap();
+    let incoming = &scene.here.services.incoming;
+    let outcomes = incoming.transaction(&scene.there.name, "1", &[event], &[typing]).await.unwrap();
+    let nid = scene.here.services.timeline.room_nid(&scene.room_id).await.unwrap();
 
+    assert_eq!(scene.here.services.typing.room(nid).0, [] as [i64; 0]);
     assert!(outcomes.values().all(Result::is_err) && outcomes.len() == 1, "{outcomes:?}");
     assert_eq!(scene.here.words_in(&scene.room_id).await, Vec::<String>::new());
 }
