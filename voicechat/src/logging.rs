@@ -5,8 +5,7 @@ use homeserver::config::sections::{Log, LogFormat};
 use tracing_subscriber::EnvFilter;
 
 /// Libraries that say at `info` what only their authors want to know.
-const QUIET: &str =
-    "sqlx=warn,hyper=warn,h2=warn,rustls=warn,fred=warn,hickory_resolver=warn,hickory_proto=warn,str0m=warn,ruma_state_res=warn";
+const QUIET: &str = "sqlx=warn,hyper=warn,h2=warn,rustls=warn,fred=warn,hickory_resolver=warn,hickory_proto=warn,str0m=warn,ruma_state_res=warn";
 
 /// Start logging. Called once.
 pub(crate) fn start(settings: &Log) -> anyhow::Result<()> {

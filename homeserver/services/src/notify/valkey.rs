@@ -107,22 +107,14 @@ impl Valkey {
         let name = randomness.letters(NAME_LEN);
 
         let (outbox, waiting) = mpsc::channel(OUTBOX_MAX);
-        let inner = Inner {
-            outbox,
-            overflowed: AtomicBool::new(false),
-            began: Instant::now(),
-            heard_ms: AtomicU64::new(0),
-        };
+        let inner =
+            Inner { outbox, overflowed: AtomicBool::new(false), began: Instant::now(), heard_ms: AtomicU64::new(0) };
         let valkey = Self(Arc::new(inner));
         let inbox = subscriber.message_rx();
         subscriber.subscribe(channel.clone()).await.map_err(Error::internal)?;
         subscriber.manage_subscriptions();
-        let listener = Listener {
-            valkey: valkey.clone(),
-            notify: notify.clone(),
-            own: name.clone(),
-            last: HashMap::new(),
-        };
+        let listener =
+            Listener { valkey: valkey.clone(), notify: notify.clone(), own: name.clone(), last: HashMap::new() };
         tokio::spawn(listener.listen(subscriber, inbox));
         tokio::spawn(valkey.clone().speak(publisher, channel, name, waiting));
         Ok(valkey)
@@ -147,7 +139,6 @@ impl Valkey {
         }
     }
 }
-
 
 struct Listener {
     valkey: Valkey,
