@@ -49,6 +49,9 @@ pub struct Change {
     /// Those of `rooms` whose current state changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub state_rooms: Vec<i64>,
+    /// Those of `state_rooms` whose memberships changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub member_rooms: Vec<i64>,
     /// Rooms with new receipts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub receipt_rooms: Vec<i64>,
@@ -320,6 +323,7 @@ impl Notify {
             first: stable + 1,
             last: newest,
             state_rooms: rooms.iter().map(|(nid, _)| *nid).collect(),
+            member_rooms: rooms.iter().map(|(nid, _)| *nid).collect(),
             rooms,
             receipt_rooms: other.receipt_rooms,
             users: other.users,

@@ -77,6 +77,8 @@ pub struct Request {
     pub timeout: Duration,
     /// State as after the timeline (MSC4222) instead of before it.
     pub use_state_after: bool,
+    /// The client knows it by its unstable name alone (`org.matrix.msc4222.state_after`).
+    pub is_unstable_state_after: bool,
     /// The presence the client wants to show.
     pub set_presence: PresenceState,
 }

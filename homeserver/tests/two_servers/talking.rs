@@ -38,7 +38,7 @@ async fn a_newcomer_pages_back_to_the_beginning() {
     let now = there.joins(&bob, &room_id, &here).await.unwrap();
     assert_eq!(there.words_in(&room_id).await.len(), 0);
 
-    while there.services.incoming.backfill(now.nid, 50).await.unwrap() > 0 {}
+    while there.services.incoming.backfill(now.nid, i64::MAX, 50).await.unwrap() > 0 {}
 
     let ids = |history: Vec<std::sync::Arc<services::timeline::events::Stored>>| {
         history.iter().map(|event| event.pdu.event_id.clone()).collect::<Vec<_>>()
@@ -64,8 +64,7 @@ async fn a_server_that_was_away_catches_up() {
             here.says(&alice, room_id, &format!("{n}")).await;
         }
     }
-    let failing = || async { here.services.federation.client().health().of(&there.name).is_some() };
-    here.until("the other server is away", failing).await;
+    here.finds_away(&there).await;
     here.sets(&alice, &rooms[0], "m.room.topic", "", json!({ "topic": "meanwhile" })).await;
 
     there.return_again();
@@ -77,6 +76,26 @@ async fn a_server_that_was_away_catches_up() {
     }
     let agrees = || async { there.state_of(&rooms[0]).await == here.state_of(&rooms[0]).await };
     there.until("the states agree", agrees).await;
+}
+
+#[tokio::test]
+async fn a_long_absence_leaves_no_gap() {
+    let authority = Authority::new();
+    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
+    let (alice, bob) = (here.user("alice").await, there.user("bob").await);
+    let room_id = here.room(&alice, RoomVersionId::V12, "public").await;
+    there.joins(&bob, &room_id, &here).await.unwrap();
+    there.vanish();
+    here.finds_away(&there).await;
+    let expected: Vec<String> = (0..180).map(|n| n.to_string()).collect();
+    for words in &expected {
+        here.says(&alice, &room_id, words).await;
+    }
+
+    there.return_again();
+
+    there.until("the last was said", || async { there.words_in(&room_id).await.last() == expected.last() }).await;
+    assert_eq!(there.words_in(&room_id).await, expected);
 }
 
 #[tokio::test]

@@ -259,7 +259,14 @@ impl Watch {
         let rooms = change.rooms.iter().map(|(nid, _)| nid);
         for room_nid in rooms.chain(&change.receipt_rooms) {
             let pos = change.last;
-            self.each_in_room(*room_nid, pos, move |entry| entry.bump(pos));
+            // Who came or went may be somebody whose keys concern the others now, or no longer.
+            let has_members = change.member_rooms.contains(room_nid);
+            self.each_in_room(*room_nid, pos, move |entry| {
+                if has_members {
+                    entry.device_pos.fetch_max(pos, Ordering::AcqRel);
+                }
+                entry.bump(pos);
+            });
         }
         if !change.device_users.is_empty() {
             let (watch, users, pos) = (self.clone(), change.device_users.clone(), change.last);

@@ -14,6 +14,7 @@ use storage::{
     members::{self, NewMember},
     receipts,
     relations::{self, NewRelation, Thread},
+    remote_device_lists,
     rooms::{self, Advance, Head},
     states::{self, NewState},
     timeline::{self, NewRow, PushItem, ReadMark, StateChange},
@@ -69,6 +70,10 @@ pub struct Effects {
     pub members: Vec<(i64, String, i64)>,
     /// Members whose entry went away.
     pub members_gone: Vec<i64>,
+    /// Users of other servers who were in the room and are not any more.
+    pub strangers_gone: Vec<i64>,
+    /// Whether the last user of ours has left the room.
+    pub is_deserted: bool,
     /// Whether the room's facts changed.
     pub facts: bool,
     /// What it says about another event.
@@ -369,6 +374,13 @@ async fn write_members(tx: &mut Tx, item: &Item) -> Result<()> {
     for user_nid in &item.effects.members_gone {
         members::remove(tx, item.cell.nid, *user_nid).await?;
     }
+    // Their servers may tell us nothing of their devices from now on: our copies are to be fetched anew.
+    if !item.effects.strangers_gone.is_empty() {
+        remote_device_lists::outdate(tx, &item.effects.strangers_gone).await?;
+    }
+    if item.effects.is_deserted {
+        remote_device_lists::outdate_in_room(tx, item.cell.nid).await?;
+    }
     Ok(())
 }
 
@@ -414,6 +426,9 @@ fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
         if !item.effects.state_changes.is_empty() {
             change.state_rooms.push(item.cell.nid);
         }
+        if !item.effects.members.is_empty() || !item.effects.members_gone.is_empty() {
+            change.member_rooms.push(item.cell.nid);
+        }
         change.users.extend(&item.effects.users);
         for event in &item.effects.redacted {
             all_events.put(Arc::clone(event));
@@ -435,6 +450,7 @@ fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
         }
     }
     change.state_rooms.dedup();
+    change.member_rooms.dedup();
     if change.first > change.last {
         // Nothing of it is in the stream, so no position tells of it.
         for (nid, _) in &change.events {
