@@ -5,7 +5,10 @@ mod ephemeral;
 mod finding;
 mod hostile;
 mod joining;
+#[path = "../hostile/nonsense.rs"]
+mod nonsense;
 mod people;
 mod server;
+mod sweep;
 mod synapse;
 mod talking;
