@@ -145,6 +145,9 @@ impl Timeline {
                     event_nid,
                     seq: now.notify_seq,
                 });
+                if now.last_pos > 0 {
+                    effects.newcomers.push(user_nid);
+                }
             }
         }
         Ok(())

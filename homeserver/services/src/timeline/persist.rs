@@ -12,6 +12,7 @@ use storage::{
     Tx,
     events::{self, NewEvent, flags},
     members::{self, NewMember},
+    receipts,
     relations::{self, NewRelation, Thread},
     remote_device_lists,
     rooms::{self, Advance, Head},
@@ -34,6 +35,9 @@ use crate::{
 const BATCH_MAX: usize = 64;
 /// Events that may wait for the writer.
 const QUEUE_MAX: usize = 4096;
+
+/// Threads that are marked as read for somebody who joins, those with the newest events first.
+const THREADS_MARKED_MAX: i64 = 1000;
 
 /// How an event's row comes to be.
 #[derive(Debug, Clone)]
@@ -78,6 +82,8 @@ pub struct Effects {
     pub thread: Option<Thread>,
     /// What its sender, or a member who just joined, has read with it.
     pub read_marks: Vec<ReadMark>,
+    /// Users of ours who joined a room that was there before.
+    pub newcomers: Vec<i64>,
     /// Notifications beyond the default.
     pub push_items: Vec<PushItem>,
     /// Events it redacts, as they are afterwards.
@@ -320,6 +326,9 @@ async fn write(tx: &mut Tx, batch: &[Item]) -> Result<()> {
             events::found(tx, item.cell.nid, item.event.pdu.event_id.as_str()).await?;
         }
         timeline::put_state_changes(tx, &effects.state_changes).await?;
+        for user_nid in &effects.newcomers {
+            receipts::enter_room(tx, *user_nid, item.cell.nid, item.event.nid, THREADS_MARKED_MAX).await?;
+        }
         timeline::put_push_items(tx, &effects.push_items).await?;
         for mark in &effects.read_marks {
             marks.insert((mark.user_nid, mark.room_nid, mark.thread_nid), *mark);
