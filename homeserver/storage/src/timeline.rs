@@ -14,6 +14,7 @@ use crate::{
     events::{self, NewEvent},
     numbers::json_list,
     store::Connection,
+    text::Bound as _,
 };
 
 /// Bits of the column `flags`.
@@ -376,7 +377,7 @@ async fn append_postgres(tx: &mut Tx, batch: &[(NewEvent, NewRow)]) -> Result<()
         .bind(column!(b => b.1.flags))
         .bind(column!(b => b.1.thread_nid))
         .bind(column!(b => b.1.seq))
-        .bind(column!(b => b.1.txn.as_deref()))
+        .bind(column!(b => b.1.txn.clone().kept()))
         .execute(connection)
         .await?;
     tx.streamed(batch.len() as u64);

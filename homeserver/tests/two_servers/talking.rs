@@ -135,11 +135,13 @@ async fn servers_that_talk_past_each_other_agree_on_the_state_afterwards() {
 
         here.vanish();
         there.vanish();
+        let mut done = Vec::new();
         for n in 0..3 {
-            here.sets(&alice, &room_id, "m.room.topic", "", json!({ "topic": format!("here {n}") })).await;
-            there.sets(&bob, &room_id, "m.room.topic", "", json!({ "topic": format!("there {n}") })).await;
-            here.sets(&alice, &room_id, "org.example.here", "", json!({ "n": n })).await;
-            there.sets(&bob, &room_id, "org.example.there", "", json!({ "n": n })).await;
+            let (ours, theirs) = (json!({ "topic": format!("here {n}") }), json!({ "topic": format!("there {n}") }));
+            done.push(here.sets(&alice, &room_id, "m.room.topic", "", ours).await.event_id);
+            done.push(there.sets(&bob, &room_id, "m.room.topic", "", theirs).await.event_id);
+            done.push(here.sets(&alice, &room_id, "org.example.here", "", json!({ "n": n })).await.event_id);
+            done.push(there.sets(&bob, &room_id, "org.example.there", "", json!({ "n": n })).await.event_id);
         }
         here.return_again();
         there.return_again();
@@ -149,6 +151,13 @@ async fn servers_that_talk_past_each_other_agree_on_the_state_afterwards() {
         there.until("all was heard", || async { there.words_in(&room_id).await.len() == 2 }).await;
         here.until("all was heard", || async { here.words_in(&room_id).await.len() == 2 }).await;
         there.until("the states agree", agrees).await;
+        // Nobody is left without what the other did meanwhile.
+        for server in [&here, &there] {
+            let history = server.history_of(&room_id).await;
+            let is_there = |id: &ruma::OwnedEventId| history.iter().any(|event| event.pdu.event_id == *id);
+            let lacking: Vec<_> = done.iter().filter(|id| !is_there(id)).collect();
+            assert!(lacking.is_empty(), "{} lacks {lacking:?}", server.name);
+        }
         let kinds: Vec<_> = here.state_of(&room_id).await.into_iter().map(|entry| entry.0).collect();
         assert!(kinds.contains(&"org.example.here".to_owned()) && kinds.contains(&"org.example.there".to_owned()));
     }
