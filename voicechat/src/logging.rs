@@ -1,5 +1,7 @@
 //! Where the log goes: standard error, for people or as JSON lines.
 
+use std::io::Write as _;
+
 use anyhow::Context as _;
 use homeserver::config::sections::{Log, LogFormat};
 use tracing_subscriber::EnvFilter;
@@ -18,9 +20,15 @@ pub(crate) fn start_quiet(settings: &Log) -> anyhow::Result<()> {
     start_at(settings, "error")
 }
 
+/// Say something to whoever started us: on standard error, not in the log. Nobody need be listening.
+pub(crate) fn tell(words: &str) {
+    let _ = writeln!(std::io::stderr(), "{words}");
+}
+
 fn start_at(settings: &Log, filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).context("log.filter")?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What cannot be written is dropped: saying so on the same closed standard error would end the server.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let started = match settings.format {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),

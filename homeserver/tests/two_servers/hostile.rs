@@ -30,21 +30,21 @@ fn forged(
     build::build(draft, &place, there.cx.signer(), now.rules).unwrap().to_federation()
 }
 
-fn message(sender: &UserId, words: &str) -> Draft {
+pub(crate) fn message(sender: &UserId, words: &str) -> Draft {
     let content = to_raw_value(&json!({ "msgtype": "m.text", "body": words })).unwrap();
     Draft::message("m.room.message", sender.to_owned(), content)
 }
 
-struct Scene {
-    here: Server,
-    there: Server,
-    alice: OwnedUserId,
-    bob: OwnedUserId,
-    room_id: OwnedRoomId,
+pub(crate) struct Scene {
+    pub(crate) here: Server,
+    pub(crate) there: Server,
+    pub(crate) alice: OwnedUserId,
+    pub(crate) bob: OwnedUserId,
+    pub(crate) room_id: OwnedRoomId,
 }
 
 /// Alice's room here, with Bob of another server in it.
-async fn scene() -> Scene {
+pub(crate) async fn scene() -> Scene {
     let authority = Authority::new();
     let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
     let (alice, bob) = (here.user("alice").await, there.user("bob").await);
@@ -54,7 +54,11 @@ async fn scene() -> Scene {
 }
 
 /// The events Bob's may name as witnesses.
-async fn witnesses(server: &Server, room_id: &RoomId, bob: &UserId) -> Vec<Arc<services::timeline::events::Stored>> {
+pub(crate) async fn witnesses(
+    server: &Server,
+    room_id: &RoomId,
+    bob: &UserId,
+) -> Vec<Arc<services::timeline::events::Stored>> {
     let now = server.services.timeline.room(room_id).await.unwrap();
     let mut found = Vec::new();
     for (kind, key) in [("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", bob.as_str())] {
@@ -64,7 +68,7 @@ async fn witnesses(server: &Server, room_id: &RoomId, bob: &UserId) -> Vec<Arc<s
 }
 
 impl Scene {
-    async fn forge(&self, draft: &Draft) -> Box<RawValue> {
+    pub(crate) async fn forge(&self, draft: &Draft) -> Box<RawValue> {
         let now = self.there.services.timeline.room(&self.room_id).await.unwrap();
         let witnesses = witnesses(&self.there, &self.room_id, &self.bob).await;
         forged(&self.there, &now, draft, &witnesses.iter().collect::<Vec<_>>())
@@ -204,7 +208,7 @@ async fn history_from_before_a_server_joined_is_given_without_words_when_only_me
     here.says(&alice, &room_id, "between us").await;
     let now = there.joins(&bob, &room_id, &here).await.unwrap();
 
-    while there.services.incoming.backfill(now.nid, 50).await.unwrap() > 0 {}
+    while there.services.incoming.backfill(now.nid, i64::MAX, 50).await.unwrap() > 0 {}
     here.says(&alice, &room_id, "for all").await;
     there.until("more was said", || async { there.words_in(&room_id).await.len() == 2 }).await;
 

@@ -1,10 +1,16 @@
 //! Two servers of ours in one process, speaking over TLS on loopback.
 
 mod asking;
+mod devices;
 mod ephemeral;
+mod finding;
 mod hostile;
+mod impostors;
 mod joining;
+#[path = "../hostile/nonsense.rs"]
+mod nonsense;
 mod people;
 mod server;
+mod sweep;
 mod synapse;
 mod talking;
