@@ -6,8 +6,9 @@ use anyhow::Context as _;
 use homeserver::config::sections::{Log, LogFormat};
 use tracing_subscriber::EnvFilter;
 
-/// Libraries that say at `info` what only their authors want to know.
-const QUIET: &str = "sqlx=warn,hyper=warn,h2=warn,rustls=warn,fred=warn,hickory_resolver=warn,hickory_proto=warn,str0m=warn,ruma_state_res=warn";
+/// Libraries that say at `info` what only their authors want to know, and one that warns of each codec which we do not offer.
+const QUIET: &str = "sqlx=warn,hyper=warn,h2=warn,rustls=warn,fred=warn,hickory_resolver=warn,hickory_proto=warn,\
+    ruma_state_res=warn,str0m=warn,str0m::format=error,dimpl=warn";
 
 /// Start logging. Called once.
 pub(crate) fn start(settings: &Log) -> anyhow::Result<()> {

@@ -125,6 +125,19 @@ fn administrators_work_on_accounts_by_name() {
 }
 
 #[test]
+fn an_administrator_replaces_the_signing_key() {
+    let folder = tempfile::tempdir().unwrap();
+
+    let first = run(folder.path(), &["admin", "rotate-key"]);
+    let second = run(folder.path(), &["admin", "rotate-key"]);
+
+    let (first, second) = (stdout(&first), stdout(&second));
+    let [new, _, old] = first.split([' ', ';']).take(3).collect::<Vec<_>>()[..] else { panic!("{first}") };
+    assert!(new.starts_with("ed25519:") && old.starts_with("ed25519:") && new != old, "{first}");
+    assert!(second.contains(&format!("replaces {new};")), "{second}");
+}
+
+#[test]
 fn the_configuration_is_shown_and_checked() {
     let folder = tempfile::tempdir().unwrap();
     let example = run(folder.path(), &["config", "--example"]);

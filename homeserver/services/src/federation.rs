@@ -91,4 +91,13 @@ impl Federation {
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
+
+    /// Replace the key this server signs with; see [`signing::rotate`]. Returns the ids of the old one and the new one.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn rotate_key(&self) -> Result<(String, String)> {
+        let new = signing::rotate(&self.cx.store, &self.cx.randomness, &self.cx.clock).await?;
+        Ok((self.cx.signing_key.id(), new.id()))
+    }
 }

@@ -26,6 +26,7 @@ pub mod keys;
 pub mod limits;
 pub mod media;
 pub mod notify;
+mod one_at_a_time;
 pub mod outgoing;
 pub mod place;
 pub mod presence;
@@ -182,7 +183,7 @@ impl Services {
         let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
         accounts.tokens.connect_appservices(Arc::new(registry.clone()));
         let outgoing = settings.federation.outgoing.clone();
-        let doorbell = federation::queue::Doorbell::new(settings.federation.is_enabled);
+        let doorbell = federation::queue::Doorbell::new(cx.notify.clone(), settings.federation.is_enabled);
         let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
         let asking = federation::remote_keys::Asking::new(federation.client().clone());
         let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(asking));

@@ -49,6 +49,9 @@ pub struct Change {
     /// Those of `rooms` whose current state changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub state_rooms: Vec<i64>,
+    /// Those of `state_rooms` whose memberships changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub member_rooms: Vec<i64>,
     /// Rooms with new receipts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub receipt_rooms: Vec<i64>,
@@ -79,8 +82,8 @@ impl Change {
 pub enum Whisper {
     /// Who types in a room changed: room, the users that type now.
     Typing(i64, Vec<i64>),
-    /// Presence of users changed: user, the presence content as JSON.
-    Presence(Vec<(i64, String)>),
+    /// Presence of users changed, or goes on: user, the presence content as JSON.
+    Presence(Voucher, Vec<(i64, String)>),
     /// Access tokens that end now, by hash.
     Revoked(Vec<String>),
     /// A cached answer about this key must be asked again: family, key.
@@ -89,6 +92,15 @@ pub enum Whisper {
     Outbox(Vec<String>),
     /// Whispers of other instances may have been lost: what is remembered on their word must be asked again. Never sent.
     Missed,
+}
+
+/// Who stands for a presence: the instance (by a random number) that sees the user, or the user's own server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Voucher {
+    /// An instance of ours.
+    Instance(u64),
+    /// Another server.
+    Server,
 }
 
 /// Carries news to the other instances. Delivery may fail, double or reorder; nothing relies on it but speed.
@@ -180,6 +192,12 @@ impl Notify {
     /// Be told of every whisper. A listener must be quick and must not wait.
     pub fn on_whisper(&self, listener: impl Fn(&Whisper) + Send + Sync + 'static) {
         self.0.whisper_listeners.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
+    }
+
+    /// Whether there may be other instances.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        self.0.bus.get().is_some()
     }
 
     /// Whether whispers of the other instances, if there are any, reach us now. While they do not, nothing may be remembered that
@@ -275,10 +293,8 @@ impl Notify {
         if !has_hole && !may_be_behind {
             return Ok(());
         }
-        let behind = match has_hole {
-            true => self.stable() + 1,
-            false => timeline::newest(&mut self.0.store.read().await?).await?,
-        };
+        let behind =
+            if has_hole { self.stable() + 1 } else { timeline::newest(&mut self.0.store.read().await?).await? };
         if behind <= self.stable() {
             return Ok(());
         }
@@ -307,6 +323,7 @@ impl Notify {
             first: stable + 1,
             last: newest,
             state_rooms: rooms.iter().map(|(nid, _)| *nid).collect(),
+            member_rooms: rooms.iter().map(|(nid, _)| *nid).collect(),
             rooms,
             receipt_rooms: other.receipt_rooms,
             users: other.users,

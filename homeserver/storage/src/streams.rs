@@ -8,7 +8,11 @@ sql!(
     "
     SELECT user_nid FROM account_data WHERE pos > $1 AND pos <= $2
     UNION SELECT user_nid FROM to_device WHERE pos > $1 AND pos <= $2
-    UNION SELECT user_nid FROM invitations WHERE pos > $1 AND pos <= $2"
+    UNION SELECT user_nid FROM invitations WHERE pos > $1 AND pos <= $2
+    UNION SELECT user_nid FROM receipts WHERE pos > $1 AND pos <= $2
+    UNION SELECT m.user_nid FROM timeline AS t JOIN state_changes AS c ON c.cause_nid = t.event_nid
+        JOIN members AS m ON m.room_nid = c.room_nid AND m.event_nid = c.event_nid
+        WHERE t.pos > $1 AND t.pos <= $2"
 );
 sql!(DEVICE_USERS, "SELECT DISTINCT user_nid FROM device_changes WHERE pos > $1 AND pos <= $2");
 
@@ -17,7 +21,7 @@ sql!(DEVICE_USERS, "SELECT DISTINCT user_nid FROM device_changes WHERE pos > $1 
 pub struct Changed {
     /// Rooms with new receipts.
     pub receipt_rooms: Vec<i64>,
-    /// Users with new account data, to-device messages or invitations.
+    /// Users with new account data, to-device messages, invitations, receipts or memberships.
     pub users: Vec<i64>,
     /// Users whose devices or keys changed.
     pub device_users: Vec<i64>,

@@ -181,12 +181,6 @@ sql!(
     "
     SELECT pos, event_nid FROM timeline WHERE pos IN (SELECT CAST(value AS BIGINT) FROM json_each($1)) ORDER BY pos"
 );
-sql!(
-    ROOM_POSITIONS,
-    "
-    SELECT r.nid, coalesce((SELECT max(t.pos) FROM timeline AS t WHERE t.room_nid = r.nid), 0) AS pos
-    FROM rooms AS r WHERE r.nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
-);
 sql!(CHANGED_ROOMS, "SELECT room_nid, max(pos) AS pos FROM timeline WHERE pos > $1 AND pos <= $2 GROUP BY room_nid");
 // The redacted are found by their redactions; an outlier that found its place has its row here like a new event.
 sql!(
@@ -274,12 +268,17 @@ sql!(
     INSERT INTO push_items (user_nid, room_nid, event_nid, thread_nid, notify, highlight, actions)
     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (user_nid, room_nid, event_nid) DO NOTHING"
 );
+// Whoever writes has read, and then only their mark moves: rows that it has passed no longer count.
 sql!(
     PUSH_COUNTS,
     "
     SELECT p.room_nid, p.thread_nid, t.pos, p.notify, p.highlight
     FROM push_items AS p JOIN timeline AS t ON t.event_nid = p.event_nid
-    WHERE p.user_nid = $1 AND p.room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($2)) ORDER BY t.pos"
+    LEFT JOIN read_marks AS r ON r.user_nid = p.user_nid AND r.room_nid = p.room_nid AND r.thread_nid = p.thread_nid
+    LEFT JOIN timeline AS m ON m.event_nid = r.event_nid
+    WHERE p.user_nid = $1 AND p.room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($2))
+        AND t.pos > coalesce(m.pos, 0)
+    ORDER BY t.pos"
 );
 sql!(
     PUSH_ITEMS_READ,
@@ -463,14 +462,6 @@ pub async fn at(tx: &mut Tx, positions: &[i64]) -> Result<Vec<(i64, i64)>> {
 /// The driver's.
 pub async fn before_for(tx: &mut Tx, user_nid: i64, before: i64, limit: i64) -> Result<Vec<Row>> {
     fetch_all!(tx, BEFORE_FOR, user_nid, before, limit)
-}
-
-/// The newest position of each room: (room, position or 0).
-///
-/// # Errors
-/// The driver's.
-pub async fn room_positions(tx: &mut Tx, rooms: &[i64]) -> Result<Vec<(i64, i64)>> {
-    fetch_all!(tx, ROOM_POSITIONS, json_list(rooms))
 }
 
 /// Rooms with events in `since < pos <= until`, each with the position of its newest there.

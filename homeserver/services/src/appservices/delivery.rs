@@ -160,7 +160,7 @@ impl Mailbox {
                 let Some(mailbox) = weak.upgrade() else { return };
                 match whisper {
                     Whisper::Typing(room_nid, user_nids) => mailbox.heard().moment.typing(*room_nid, user_nids),
-                    Whisper::Presence(users) => mailbox.heard().moment.presence(users),
+                    Whisper::Presence(_, users) => mailbox.heard().moment.presence(users),
                     Whisper::Revoked(_) | Whisper::Forget(..) | Whisper::Outbox(_) | Whisper::Missed => return,
                 }
                 mailbox.bell.notify_one();

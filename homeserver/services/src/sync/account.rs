@@ -84,7 +84,9 @@ impl Answer<'_> {
             token.pos = token.pos.min(inbox.read_to.max(self.since));
         }
         let is_first = since.is_none();
-        if !is_first && (self.entry.devices_changed_since(self.since) || self.entry.own_changed_since(self.since)) {
+        if !is_first
+            && (self.sync.watch.devices_changed(self.entry, self.since) || self.entry.own_changed_since(self.since))
+        {
             let lists = from.keys.device_lists(user_nid, self.since, self.until).await?;
             let names = |users: Vec<ruma::OwnedUserId>| users.into_iter().map(|user| user.to_string()).collect();
             response.device_lists = DeviceLists { changed: names(lists.changed), left: names(lists.left) };

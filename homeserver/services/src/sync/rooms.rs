@@ -40,6 +40,8 @@ pub(super) struct Joined {
     state: Option<Events>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state_after: Option<Events>,
+    #[serde(rename = "org.matrix.msc4222.state_after", skip_serializing_if = "Option::is_none")]
+    unstable_state_after: Option<Events>,
     timeline: Timeline,
     ephemeral: Events,
     pub(super) account_data: Events,
@@ -303,7 +305,9 @@ impl Answer<'_> {
         }
         joined.timeline = self.timeline(draft).await?;
         let state = self.state(draft).await?;
-        if self.request.use_state_after {
+        if self.request.use_state_after && self.request.is_unstable_state_after {
+            joined.unstable_state_after = Some(state);
+        } else if self.request.use_state_after {
             joined.state_after = Some(state);
         } else {
             // Older clients read every part of a room unasked, so empty lists are written out.

@@ -11,7 +11,11 @@ use std::{
 use ruma::{OwnedRoomId, RoomId};
 use storage::relations::Thread;
 
-use super::{events::Stored, now::RoomNow};
+use super::{
+    events::Stored,
+    now::{Inhabitants, RoomNow},
+};
+use crate::notify::Change;
 
 /// Newest events kept for each room in memory.
 pub const RECENT_MAX: usize = 64;
@@ -81,6 +85,8 @@ struct Present {
     /// The newest position of the room that was told: what does not reach it is old.
     told: i64,
     recent: Recents,
+    /// Who is in the room: known longer than the rest, until state changes.
+    inhabitants: Option<Arc<Inhabitants>>,
 }
 
 #[derive(Debug)]
@@ -105,7 +111,7 @@ impl Present {
 
 impl Cell {
     fn new(nid: i64) -> Self {
-        let present = Present { stored: None, told: 0, recent: Recents::after(i64::MAX) };
+        let present = Present { stored: None, told: 0, recent: Recents::after(i64::MAX), inhabitants: None };
         Self { nid, lease: tokio::sync::Mutex::default(), present: RwLock::new(present) }
     }
 
@@ -130,6 +136,7 @@ impl Cell {
             return;
         }
         present.recent = Recents::after(now.last_pos);
+        present.inhabitants = Some(Arc::clone(&now.inhabitants));
         present.stored = Some(now);
     }
 
@@ -153,21 +160,35 @@ impl Cell {
             // The room is new to memory: what we know begins with these events.
             recent.from = recent.events.front().map_or(i64::MAX, |first| first.pos - 1);
         }
+        present.inhabitants = Some(Arc::clone(&now.inhabitants));
         present.stored = Some(now);
     }
 
-    /// The room's newest position is `pos`, as the news say: what does not reach it is old.
-    pub fn told(&self, pos: i64) {
+    /// The room's newest position is `pos`, as the news say: what does not reach it is old. `changes_state`: its state may have
+    /// changed on the way.
+    pub fn told(&self, pos: i64, changes_state: bool) {
         let mut present = self.write();
         present.told = present.told.max(pos);
-        if present.stored.as_ref().is_some_and(|now| now.last_pos < pos) {
-            present.forget();
+        match &present.stored {
+            Some(now) if now.last_pos >= pos => {}
+            _ => {
+                present.forget();
+                present.inhabitants.take_if(|_| changes_state);
+            }
         }
     }
 
     /// Another instance moved the room: what we know is old.
     pub fn outdated(&self) {
-        self.write().forget();
+        let mut present = self.write();
+        present.forget();
+        present.inhabitants = None;
+    }
+
+    /// Who is in the room, if that is known.
+    #[must_use]
+    pub fn inhabitants(&self) -> Option<Arc<Inhabitants>> {
+        self.read().inhabitants.clone()
     }
 
     /// An event changed (it was redacted): readers from memory must see it so.
@@ -220,6 +241,15 @@ impl Cells {
     #[must_use]
     pub fn peek(&self, nid: i64) -> Option<Arc<Cell>> {
         self.lock().cells.get(&nid).cloned()
+    }
+
+    /// The news: what is known of rooms that moved since is old.
+    pub fn hear(&self, change: &Change) {
+        for (nid, pos) in &change.rooms {
+            if let Some(cell) = self.peek(*nid) {
+                cell.told(*pos, change.state_rooms.contains(nid));
+            }
+        }
     }
 
     /// The number of a room, if it is in memory.

@@ -12,7 +12,9 @@ use storage::{
     Tx,
     events::{self, NewEvent, flags},
     members::{self, NewMember},
+    receipts,
     relations::{self, NewRelation, Thread},
+    remote_device_lists,
     rooms::{self, Advance, Head},
     states::{self, NewState},
     timeline::{self, NewRow, PushItem, ReadMark, StateChange},
@@ -33,6 +35,9 @@ use crate::{
 const BATCH_MAX: usize = 64;
 /// Events that may wait for the writer.
 const QUEUE_MAX: usize = 4096;
+
+/// Threads that are marked as read for somebody who joins, those with the newest events first.
+const THREADS_MARKED_MAX: i64 = 1000;
 
 /// How an event's row comes to be.
 #[derive(Debug, Clone)]
@@ -65,6 +70,10 @@ pub struct Effects {
     pub members: Vec<(i64, String, i64)>,
     /// Members whose entry went away.
     pub members_gone: Vec<i64>,
+    /// Users of other servers who were in the room and are not any more.
+    pub strangers_gone: Vec<i64>,
+    /// Whether the last user of ours has left the room.
+    pub is_deserted: bool,
     /// Whether the room's facts changed.
     pub facts: bool,
     /// What it says about another event.
@@ -73,6 +82,8 @@ pub struct Effects {
     pub thread: Option<Thread>,
     /// What its sender, or a member who just joined, has read with it.
     pub read_marks: Vec<ReadMark>,
+    /// Users of ours who joined a room that was there before.
+    pub newcomers: Vec<i64>,
     /// Notifications beyond the default.
     pub push_items: Vec<PushItem>,
     /// Events it redacts, as they are afterwards.
@@ -315,6 +326,9 @@ async fn write(tx: &mut Tx, batch: &[Item]) -> Result<()> {
             events::found(tx, item.cell.nid, item.event.pdu.event_id.as_str()).await?;
         }
         timeline::put_state_changes(tx, &effects.state_changes).await?;
+        for user_nid in &effects.newcomers {
+            receipts::enter_room(tx, *user_nid, item.cell.nid, item.event.nid, THREADS_MARKED_MAX).await?;
+        }
         timeline::put_push_items(tx, &effects.push_items).await?;
         for mark in &effects.read_marks {
             marks.insert((mark.user_nid, mark.room_nid, mark.thread_nid), *mark);
@@ -359,6 +373,13 @@ async fn write_members(tx: &mut Tx, item: &Item) -> Result<()> {
     }
     for user_nid in &item.effects.members_gone {
         members::remove(tx, item.cell.nid, *user_nid).await?;
+    }
+    // Their servers may tell us nothing of their devices from now on: our copies are to be fetched anew.
+    if !item.effects.strangers_gone.is_empty() {
+        remote_device_lists::outdate(tx, &item.effects.strangers_gone).await?;
+    }
+    if item.effects.is_deserted {
+        remote_device_lists::outdate_in_room(tx, item.cell.nid).await?;
     }
     Ok(())
 }
@@ -405,6 +426,9 @@ fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
         if !item.effects.state_changes.is_empty() {
             change.state_rooms.push(item.cell.nid);
         }
+        if !item.effects.members.is_empty() || !item.effects.members_gone.is_empty() {
+            change.member_rooms.push(item.cell.nid);
+        }
         change.users.extend(&item.effects.users);
         for event in &item.effects.redacted {
             all_events.put(Arc::clone(event));
@@ -426,6 +450,7 @@ fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
         }
     }
     change.state_rooms.dedup();
+    change.member_rooms.dedup();
     if change.first > change.last {
         // Nothing of it is in the stream, so no position tells of it.
         for (nid, _) in &change.events {
