@@ -35,6 +35,7 @@ pub mod push_rules;
 pub mod reading;
 pub mod receipts;
 pub mod relations;
+pub mod remote_directory;
 pub mod reports;
 pub mod resident;
 pub mod rooms;
@@ -233,9 +234,13 @@ impl Services {
         let ignored = ignored::Ignored::start(cx.clone());
         let registry = appservices.registry().clone();
         let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored.clone(), registry);
-        let relations = relations::Relations::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
+        let relations =
+            relations::Relations::new(cx.clone(), timeline.clone(), view.clone(), reading.clone(), incoming.clone());
         let directory = directory::Directory::new(cx.clone(), timeline.clone(), reading.clone(), appservices.clone());
         let spaces = spaces::Spaces::new(cx.clone(), timeline.clone());
+        let asking = remote_directory::Asking::new(federation.client().clone());
+        directory.connect_remote(Arc::new(asking.clone()));
+        spaces.connect_remote(Arc::new(asking));
         let search = search::Search::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
         let user_directory = user_directory::UserDirectory::new(cx.clone(), timeline.clone());
         let reports = reports::Reports::new(cx.clone(), timeline.clone(), reading.clone());
@@ -247,12 +252,16 @@ impl Services {
             appservices: appservices.clone(),
             joining: joining.clone(),
             incoming: incoming.clone(),
+            account_data: account_data.clone(),
+            push: push.clone(),
             remote_aliases: federation::remote_aliases::Asking::new(federation.client().clone()),
         };
         let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
+            reading: reading.clone(),
+            ignored: ignored.clone(),
             push_rules: push_rules.clone(),
             receipts: receipts.clone(),
             typing: typing.clone(),

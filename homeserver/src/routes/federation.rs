@@ -4,12 +4,14 @@ pub mod backfill;
 pub mod event;
 pub mod event_auth;
 pub mod get_missing_events;
+pub mod hierarchy;
 pub mod invite;
 pub mod make_join;
 pub mod make_knock;
 pub mod make_leave;
 pub mod media;
 pub mod openid;
+pub mod public_rooms;
 pub mod query;
 pub mod send;
 pub mod send_join;
@@ -20,6 +22,8 @@ pub mod state_ids;
 pub mod timestamp_to_event;
 pub mod user;
 pub mod version;
+
+use ruma::api::federation::{directory, space};
 
 use super::call::Endpoints;
 
@@ -44,6 +48,18 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
         .endpoint(send_leave::put)
         .endpoint(query::get_directory)
         .endpoint(query::get_profile)
+        .raw::<directory::get_public_rooms::v1::Request, _, _>(
+            public_rooms::get,
+            "homeserver::routes::federation::public_rooms::get",
+        )
+        .raw::<directory::get_public_rooms_filtered::v1::Request, _, _>(
+            public_rooms::post,
+            "homeserver::routes::federation::public_rooms::post",
+        )
+        .raw::<space::get_hierarchy::v1::Request, _, _>(
+            hierarchy::get,
+            "homeserver::routes::federation::hierarchy::get",
+        )
         .endpoint(openid::get)
         .endpoint(user::get_devices)
         .endpoint(user::post_keys_claim)

@@ -7,7 +7,7 @@ use std::{
 
 use room::{
     event::{Pdu, kind},
-    graph::{AuthGraph, heads},
+    graph::{AuthGraph, Unknown, heads},
     redact,
     resolve::{self, Start, Step},
     state::{EventNumber, Layer, State, StateKeyNumber},
@@ -39,6 +39,10 @@ use crate::{Error, Result};
 const GRAPHS_MAX: usize = 64;
 /// Resolutions remembered.
 const RESOLUTIONS_MAX: usize = 10_000;
+/// Events looked up for a room's auth graph one by one; if more are missing, the whole graph is read.
+const LEARNT_SINGLY_MAX: usize = 8;
+/// Steps of looking up what vouches for events that are not in the graph.
+const LEARNT_MAX: usize = 200;
 /// Outliers stored in one transaction.
 const OUTLIERS_PER_TRANSACTION_MAX: usize = 500;
 
@@ -392,28 +396,59 @@ impl Timeline {
             }
             Arc::clone(graphs.entry(room_nid).or_default())
         };
-        if let Ok(start) = resolve::start(rules, maps, &lock(&graph)) {
-            return Ok(start);
-        }
         let power_levels = self.cx.numbers.state_key_if_known(kind::POWER_LEVELS, "").await?;
-        let rows = storage::events::auth_graph(&mut self.cx.store.read().await?, room_nid).await?;
-        let mut graph = lock(&graph);
-        let mut left = rows;
-        loop {
-            let before = left.len();
-            left.retain(|(nid, key, auth)| {
-                let event = EventNumber(unsigned(*nid));
-                if graph.contains(event) {
-                    return false;
-                }
-                let auth: Vec<EventNumber> = auth.iter().map(|nid| EventNumber(unsigned(*nid))).collect();
-                graph.insert(event, &auth, key.is_some() && *key == power_levels).is_err()
-            });
-            if left.is_empty() || left.len() == before {
-                break;
+        let unknown = resolve::start(rules, maps, &lock(&graph));
+        let Err(Unknown(unknown)) = unknown else { return unknown.map_err(Error::internal) };
+        if unknown.len() <= LEARNT_SINGLY_MAX {
+            self.learn_witnesses(&graph, unknown).await?;
+            if let Ok(start) = resolve::start(rules, maps, &lock(&graph)) {
+                return Ok(start);
             }
         }
-        resolve::start(rules, maps, &graph).map_err(|_| Error::internal("the auth graph of a room has holes"))
+        let rows = storage::events::auth_graph(&mut self.cx.store.read().await?, room_nid).await?;
+        let unknown = {
+            let mut graph = lock(&graph);
+            let mut left = rows;
+            loop {
+                let before = left.len();
+                left.retain(|(nid, key, auth)| {
+                    let event = EventNumber(unsigned(*nid));
+                    if graph.contains(event) {
+                        return false;
+                    }
+                    let auth: Vec<EventNumber> = auth.iter().map(|nid| EventNumber(unsigned(*nid))).collect();
+                    graph.insert(event, &auth, key.is_some() && *key == power_levels).is_err()
+                });
+                if left.is_empty() || left.len() == before {
+                    break;
+                }
+            }
+            match resolve::start(rules, maps, &graph) {
+                Ok(start) => return Ok(start),
+                Err(Unknown(unknown)) => unknown,
+            }
+        };
+        self.learn_witnesses(&graph, unknown).await?;
+        resolve::start(rules, maps, &lock(&graph)).map_err(|_| Error::internal("the auth graph of a room has holes"))
+    }
+
+    /// Put events into a room's auth graph, and what vouches for them as far as it is not there: the event that is just arriving,
+    /// and others that are built and not stored yet.
+    async fn learn_witnesses(&self, graph: &Mutex<AuthGraph>, events: Vec<EventNumber>) -> Result<()> {
+        let mut waiting: Vec<i64> = events.into_iter().map(|event| number(event.0)).collect();
+        for _ in 0..LEARNT_MAX {
+            let Some(nid) = waiting.pop() else { return Ok(()) };
+            let Some(event) = self.events.by_nids(&[nid]).await?.remove(&nid) else { continue };
+            let auth = self.auth_nids(&event.pdu).await?;
+            let auth: Vec<EventNumber> = auth.into_iter().map(|nid| EventNumber(unsigned(nid))).collect();
+            let inserted =
+                lock(graph).insert(EventNumber(unsigned(nid)), &auth, event.pdu.is_state(kind::POWER_LEVELS, ""));
+            if let Err(Unknown(witnesses)) = inserted {
+                waiting.push(nid);
+                waiting.extend(witnesses.into_iter().map(|event| number(event.0)));
+            }
+        }
+        Ok(())
     }
 
     async fn finish_resolution(&self, mut resolution: Box<resolve::Resolution>) -> Result<State> {
