@@ -14,7 +14,7 @@ use room::{
     relation,
     state::StateKeyNumber,
 };
-use ruma::{OwnedUserId, TransactionId, events::room::member::MembershipState};
+use ruma::{OwnedUserId, TransactionId, UserId, events::room::member::MembershipState};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use storage::{
@@ -138,7 +138,7 @@ impl View {
         let mut rendered = Vec::with_capacity(shown.len());
         for one in shown {
             let prev = self.replaced(one, &around).await?;
-            let membership = membership_at(one, mine, &around, &self.timeline).await?;
+            let membership = membership_at(one, &reader.user_id, mine, &around, &self.timeline).await?;
             rendered.push(self.render_one(reader, one, options, &around, prev.as_deref(), membership.as_ref())?);
         }
         Ok(rendered)
@@ -298,11 +298,16 @@ fn write(event: &Stored, unsigned: &Unsigned<'_>, room_id: RoomIdShown) -> Resul
 /// The reader's membership when the event was sent (MSC4115).
 async fn membership_at(
     one: &Shown,
+    reader: &UserId,
     mine: Option<i64>,
     around: &Surroundings,
     timeline: &Timeline,
 ) -> Result<Option<MembershipState>> {
     let Some(state_nid) = one.event.state_nid else { return Ok(None) };
+    if one.event.pdu.is_state(kind::MEMBER, reader.as_str()) {
+        // What the event itself changes counts.
+        return Ok(Some(facts::membership(&one.event.pdu)));
+    }
     let Some(snapshot) = around.snapshots.get(&state_nid) else { return Ok(None) };
     let Some(mine) = mine.and_then(|key| u64::try_from(key).ok()) else { return Ok(Some(MembershipState::Leave)) };
     let Some(event) = snapshot.state.get(StateKeyNumber(mine)) else { return Ok(Some(MembershipState::Leave)) };

@@ -1,6 +1,8 @@
 //! The rooms of an answer.
 
+mod ephemeral;
 mod others;
+mod seen;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -12,8 +14,9 @@ use room::{
     event::{RoomIdShown, kind},
     state::StateKeyNumber,
 };
+use ruma::events::room::member::MembershipState;
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 use storage::{
     members,
     timeline::{self as stream, flags},
@@ -21,7 +24,8 @@ use storage::{
 
 use super::{Answer, Events, Rooms, Token, unread};
 use crate::{
-    Error, Result,
+    Result,
+    reading::Right,
     timeline::{cell::Recent, events::Stored, now::RoomNow, snapshots::Snapshot},
     view::{Options, Reader, Shown, txn_prefix},
 };
@@ -107,12 +111,51 @@ struct Draft {
     limited: bool,
     /// What changed in its state since, when it was asked for.
     changes: Vec<stream::StateChangeRow>,
+    /// Whether somebody came, went or changed their name since.
+    has_moves: bool,
+    /// Whether a filter drops events that change the state.
+    hides_state: bool,
 }
 
 impl Draft {
+    /// With nothing in it yet.
+    fn new(now: Arc<RoomNow>, since: i64) -> Self {
+        Self {
+            now,
+            since,
+            events: Vec::new(),
+            limited: false,
+            changes: Vec::new(),
+            has_moves: false,
+            hides_state: false,
+        }
+    }
+
     fn is_whole(&self) -> bool {
         self.since == 0
     }
+}
+
+/// Who came and went in the rooms of an answer.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    /// Whether anybody did.
+    pub(super) happened: bool,
+    /// Who came into rooms the client knows.
+    pub(super) newcomers: HashSet<i64>,
+    /// Rooms the client does not know yet.
+    pub(super) new_rooms: Vec<i64>,
+}
+
+/// A room the user has left.
+struct Gone {
+    room_nid: i64,
+    /// Their member event.
+    member_nid: i64,
+    /// Its position, when it is new to the client.
+    pos: Option<i64>,
+    /// Whether the client knew the user in it.
+    was_known: bool,
 }
 
 /// The user's memberships and what became of them since.
@@ -120,15 +163,15 @@ struct Memberships {
     joined: BTreeSet<i64>,
     /// Joined since.
     new: HashSet<i64>,
-    /// Left or banned since, with the position.
-    left: Vec<(i64, i64)>,
+    /// Left or banned since, or long ago where the client asks for that.
+    left: Vec<Gone>,
     invited: Vec<(i64, i64)>,
     knocked: Vec<(i64, i64)>,
 }
 
 impl Answer<'_> {
     /// All rooms of the answer.
-    pub(super) async fn rooms(&self, since: Option<Token>) -> Result<Rooms> {
+    pub(super) async fn rooms(&self, since: Option<Token>) -> Result<(Rooms, Moves)> {
         let mut rooms = Rooms::default();
         let memberships = self.memberships(since.is_none()).await?;
         let nows = self.sync.from.timeline.now_many(&memberships.joined.iter().copied().collect::<Vec<_>>()).await?;
@@ -137,7 +180,7 @@ impl Answer<'_> {
             .filter(|now| self.request.filter.room.wants_room(now.room_id.as_str()))
             .map(|now| (now.nid, now))
             .collect();
-        let drafts = self.drafts(&nows, &memberships).await?;
+        let (drafts, moves) = self.drafts(&nows, &memberships).await?;
         let unread = {
             let concerned: Vec<&RoomNow> = drafts.iter().map(|d| &*d.now).collect();
             unread::count(&self.sync.cx, &self.sync.from.push_rules, self.request.user.nid, &concerned).await?
@@ -161,7 +204,7 @@ impl Answer<'_> {
             }
         }
         self.others(&memberships, since.is_none(), &mut rooms).await?;
-        Ok(rooms)
+        Ok((rooms, moves))
     }
 
     async fn memberships(&self, is_first: bool) -> Result<Memberships> {
@@ -186,23 +229,29 @@ impl Answer<'_> {
         }
         let before: Vec<i64> = changed.values().filter_map(|(_, prev)| *prev).collect();
         let before = self.sync.from.timeline.events.by_nids(&before).await?;
-        for row in rows.iter().filter(|row| !row.forgotten) {
+        for row in rows.iter() {
             let change = changed.get(&row.room_nid);
-            let pos = change.map_or(0, |(pos, _)| *pos);
+            let was = change.and_then(|(_, prev)| *prev).and_then(|nid| before.get(&nid));
+            let was_joined = facts::membership_of(was.map(|event| &*event.pdu)) == MembershipState::Join;
+            let gone = |pos: Option<i64>| Gone {
+                room_nid: row.room_nid,
+                member_nid: row.event_nid,
+                pos,
+                was_known: was_joined,
+            };
             match row.membership.as_str() {
                 "join" => {
                     found.joined.insert(row.room_nid);
-                    let was = change.and_then(|(_, prev)| *prev).and_then(|nid| before.get(&nid));
-                    let was = facts::membership_of(was.map(|event| &*event.pdu));
-                    if change.is_some() && was != ruma::events::room::member::MembershipState::Join {
+                    if change.is_some() && !was_joined {
                         found.new.insert(row.room_nid);
                     }
                 }
                 "invite" if is_first || change.is_some() => found.invited.push((row.room_nid, row.event_nid)),
                 "knock" if is_first || change.is_some() => found.knocked.push((row.room_nid, row.event_nid)),
-                "leave" | "ban" if change.is_some() => found.left.push((row.room_nid, pos)),
-                "leave" | "ban" if is_first && self.request.filter.room.include_leave => {
-                    found.left.push((row.room_nid, 0));
+                // Also of a room forgotten at once: the user's other devices must learn that they left.
+                "leave" | "ban" if change.is_some() => found.left.push(gone(change.map(|(pos, _)| *pos))),
+                "leave" | "ban" if is_first && self.request.filter.room.include_leave && !row.forgotten => {
+                    found.left.push(gone(None));
                 }
                 _ => {}
             }
@@ -211,8 +260,11 @@ impl Answer<'_> {
     }
 
     /// The rooms with something new: their newest events from memory, the rest in one statement.
-    async fn drafts(&self, nows: &BTreeMap<i64, Arc<RoomNow>>, memberships: &Memberships) -> Result<Vec<Draft>> {
-        let len = self.request.filter.room.timeline.timeline_len();
+    async fn drafts(
+        &self,
+        nows: &BTreeMap<i64, Arc<RoomNow>>,
+        memberships: &Memberships,
+    ) -> Result<(Vec<Draft>, Moves)> {
         let mut drafts = Vec::new();
         let mut asked: Vec<(i64, i64)> = Vec::new();
         for (nid, now) in nows {
@@ -221,8 +273,7 @@ impl Answer<'_> {
             if !is_whole && now.last_pos <= self.since {
                 continue;
             }
-            let mut draft =
-                Draft { now: Arc::clone(now), since, events: Vec::new(), limited: false, changes: Vec::new() };
+            let mut draft = Draft::new(Arc::clone(now), since);
             match self.sync.from.timeline.recent_since(*nid, since) {
                 Some(recent) => draft.events = recent.into_iter().filter(|e| e.pos <= self.until).collect(),
                 None => asked.push((*nid, since)),
@@ -230,7 +281,7 @@ impl Answer<'_> {
             drafts.push(draft);
         }
         if !asked.is_empty() {
-            let found = self.windows(&asked, len).await?;
+            let found = self.windows(&asked).await?;
             for draft in &mut drafts {
                 if let Some(events) = found.get(&draft.now.nid) {
                     draft.events.clone_from(events);
@@ -239,28 +290,29 @@ impl Answer<'_> {
         }
         let filter = &self.request.filter.room.timeline;
         for draft in &mut drafts {
-            if !filter.is_open() {
-                draft.events.retain(|e| {
-                    filter.wants(&e.event.pdu.kind, e.event.pdu.sender.as_str(), e.event.pdu.content.get())
-                });
-            }
-            if draft.events.len() > len {
-                draft.limited = true;
-                draft.events.drain(..draft.events.len() - len);
-            }
+            self.cut(draft, &Right::Joined).await?;
         }
         // A room that is whole to the client, or whose every new event a filter drops, may have nothing to show.
         drafts.retain(|draft| draft.is_whole() || !draft.events.is_empty() || !filter.is_open());
         self.state_changes(&mut drafts).await?;
-        Ok(drafts)
+        let moves = self.moves(&drafts).await?;
+        Ok((drafts, moves))
     }
 
-    async fn windows(&self, rooms: &[(i64, i64)], len: usize) -> Result<HashMap<i64, Vec<Arc<Recent>>>> {
-        let is_open = self.request.filter.room.timeline.is_open();
-        // One more than shown says whether there is more.
-        let limit = if is_open { len + 1 } else { LOOKED_AT_MAX };
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    /// How many of a room's newest events are looked at: one more than shown says whether there is more.
+    fn looked_at(&self) -> usize {
+        let filter = &self.request.filter.room.timeline;
+        if filter.is_open() { filter.timeline_len() + 1 } else { LOOKED_AT_MAX }
+    }
+
+    async fn windows(&self, rooms: &[(i64, i64)]) -> Result<HashMap<i64, Vec<Arc<Recent>>>> {
+        let limit = i64::try_from(self.looked_at()).unwrap_or(i64::MAX);
         let rows = stream::windows(&mut self.sync.cx.store.read().await?, rooms, self.until, limit).await?;
+        self.recent(rows).await
+    }
+
+    /// Rows of the stream by room.
+    async fn recent(&self, rows: Vec<stream::Row>) -> Result<HashMap<i64, Vec<Arc<Recent>>>> {
         let mut found: HashMap<i64, Vec<Arc<Recent>>> = HashMap::new();
         let mut places = Vec::with_capacity(rows.len());
         let mut events = Vec::with_capacity(rows.len());
@@ -356,6 +408,7 @@ impl Answer<'_> {
             let mut newest: BTreeMap<i64, i64> = BTreeMap::new();
             for row in &draft.changes {
                 if self.request.use_state_after
+                    || draft.hides_state
                     || row.pos < first_pos
                     || Some(row.change.cause_nid) != row.change.event_nid
                 {
@@ -472,92 +525,14 @@ impl Answer<'_> {
         }
         Ok(heroes)
     }
-
-    /// Receipts and typing of all rooms.
-    async fn ephemeral(
-        &self,
-        nows: &BTreeMap<i64, Arc<RoomNow>>,
-        since: Option<Token>,
-    ) -> Result<BTreeMap<i64, Vec<Box<RawValue>>>> {
-        let filter = &self.request.filter.room.ephemeral;
-        let mut found: BTreeMap<i64, Vec<Box<RawValue>>> = BTreeMap::new();
-        let rooms: Vec<(i64, i64)> = nows
-            .values()
-            .filter(|now| filter.wants_room(now.room_id.as_str()))
-            .map(|now| (now.nid, self.since))
-            .collect();
-        if rooms.is_empty() {
-            return Ok(found);
-        }
-        let nids: Vec<i64> = rooms.iter().map(|room| room.0).collect();
-        if filter.wants_type("m.typing") {
-            let changed = self.sync.from.typing.changed(&nids, since.map_or(0, |s| s.typing));
-            for nid in changed {
-                let (users, _) = self.sync.from.typing.room(nid);
-                if since.is_none() && users.is_empty() {
-                    continue;
-                }
-                found.entry(nid).or_default().push(self.typing_event(&users).await?);
-            }
-        }
-        if filter.wants_type("m.receipt") && (since.is_none() || self.sync.watch.receipts_changed(&nids, self.since)) {
-            let receipts = self.sync.from.receipts.since(&rooms, self.until, self.request.user.nid).await?;
-            let users: Vec<i64> = receipts.iter().map(|receipt| receipt.user_nid).collect();
-            let names = self.sync.cx.numbers.user_names(&users).await?;
-            let mut by_room: BTreeMap<i64, ReceiptContent> = BTreeMap::new();
-            for receipt in receipts {
-                let Some(name) = names.get(&receipt.user_nid) else { continue };
-                let thread = Some(receipt.thread).filter(|thread| !thread.is_empty());
-                by_room
-                    .entry(receipt.room_nid)
-                    .or_default()
-                    .entry(receipt.event_id)
-                    .or_default()
-                    .entry(receipt.kind)
-                    .or_default()
-                    .insert(name.to_string(), ReceiptInfo { ts: receipt.ts, thread_id: thread });
-            }
-            for (nid, content) in by_room {
-                let event = Ephemeral { kind: "m.receipt", content };
-                found.entry(nid).or_default().push(to_raw_value(&event).map_err(Error::internal)?);
-            }
-        }
-        Ok(found)
-    }
-
-    async fn typing_event(&self, users: &[i64]) -> Result<Box<RawValue>> {
-        let names = self.sync.cx.numbers.user_names(users).await?;
-        let mut user_ids: Vec<String> = names.values().map(ToString::to_string).collect();
-        user_ids.sort_unstable();
-        to_raw_value(&Ephemeral { kind: "m.typing", content: TypingContent { user_ids } }).map_err(Error::internal)
-    }
 }
 
 /// Whether the events shown leave anything of the state unsaid.
 fn needs_changes(draft: &Draft, use_state_after: bool) -> bool {
     let changes_state = |e: &Arc<Recent>| e.flags & flags::STATE_CHANGES != 0;
-    draft.limited || draft.events.iter().any(|e| changes_state(e) && (use_state_after || e.flags & flags::LOCAL == 0))
-}
-
-type ReceiptContent = BTreeMap<String, BTreeMap<String, BTreeMap<String, ReceiptInfo>>>;
-
-#[derive(Serialize)]
-struct ReceiptInfo {
-    ts: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    thread_id: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Ephemeral<C> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    content: C,
-}
-
-#[derive(Serialize)]
-struct TypingContent {
-    user_ids: Vec<String>,
+    draft.limited
+        || draft.hides_state
+        || draft.events.iter().any(|e| changes_state(e) && (use_state_after || e.flags & flags::LOCAL == 0))
 }
 
 fn signed(number: u64) -> i64 {
