@@ -181,6 +181,7 @@ pub struct Sync {
     cx: Context,
     from: Sources,
     watch: Watch,
+    unread: unread::Memory,
 }
 
 /// One answer in the making.
@@ -200,7 +201,7 @@ impl Sync {
     #[must_use]
     pub fn start(cx: Context, from: Sources) -> Self {
         let watch = Watch::start(cx.clone(), from.timeline.clone());
-        Self { cx, from, watch }
+        Self { cx, from, watch, unread: unread::Memory::default() }
     }
 
     /// Wait for news for at most the request's timeout, then tell all of it.
@@ -253,9 +254,15 @@ impl Sync {
             entry.forget_members(device);
         }
         token.typing = self.from.typing.serial();
-        response.rooms = answer.rooms(since).await?;
-        answer.account(since, &mut response).await?;
-        answer.devices(since, &mut response, &mut token).await?;
+        // Where nothing happened the rooms need not be looked through.
+        let is_quiet =
+            since.is_some_and(|s| !request.full_state && entry.is_quiet_since(s.pos) && s.typing == token.typing);
+        let mut is_moving = false;
+        if !is_quiet {
+            let account_data = answer.account_data(since).await?;
+            is_moving = answer.rooms(since, &account_data, &mut response).await?;
+        }
+        answer.devices(since, is_moving, &mut response, &mut token).await?;
         answer.presence(since, &mut response, &mut token).await?;
         response.next_batch = token.to_string();
         Ok(response)

@@ -10,7 +10,7 @@ use ruma::events::room::member::MembershipState;
 use serde_json::value::RawValue;
 use storage::{invitations, timeline as stream};
 
-use super::{Answer, Draft, Events, Invited, Knocked, Left, Memberships, Rooms};
+use super::{Answer, Draft, Events, Gathered, Invited, Knocked, Left, Memberships, Rooms};
 use crate::{Error, Result, timeline::cell::Recent};
 
 impl Answer<'_> {
@@ -35,7 +35,7 @@ impl Answer<'_> {
                 rooms.leave.insert(room_id, left);
             }
         }
-        if !is_first && !self.entry.own_changed_since(self.since) {
+        if !is_first && !self.entry.membership_changed_since(self.since) {
             return Ok(());
         }
         let mut tx = self.sync.cx.store.read().await?;
@@ -101,13 +101,19 @@ impl Answer<'_> {
             since: self.since.max(1),
             events: recent,
             limited: false,
+            is_spoken_about: true,
             changes: Vec::new(),
         };
         if draft.events.len() > len {
             draft.limited = true;
             draft.events.remove(0);
         }
-        left.timeline = self.timeline(&draft).await?;
+        let drafts = [draft];
+        let reader = self.reader();
+        let Gathered { around, of_rooms } = self.gather(&reader, &drafts).await?;
+        if let [parts] = &of_rooms[..] {
+            left.timeline = self.timeline(&drafts[0], &reader, parts, &around)?;
+        }
         Ok((now.room_id.to_string(), left))
     }
 
