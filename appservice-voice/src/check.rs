@@ -1,8 +1,10 @@
 //! `/voice/check`: a page that joins a voice room from a browser. What a newcomer tries first, and what tests drive.
 //!
-//! One file, nothing loaded from elsewhere. Its policy allows requests to any homeserver, because the page may be served
+//! Put together from the files in `check/`, nothing loaded from elsewhere. Its policy allows requests to any homeserver, because the page may be served
 //! by a voice service whose homeserver has another origin; scripts and styles only as they stand in the page, which
 //! carries a fresh nonce each time.
+
+use std::sync::LazyLock;
 
 use axum::{
     Router,
@@ -17,7 +19,14 @@ use rand::RngCore as _;
 
 use crate::sfu::demux::base32;
 
-const PAGE: &str = include_str!("check/page.html");
+const SCRIPT: &str =
+    concat!(include_str!("check/matrix.js"), "\n", include_str!("check/call.js"), "\n", include_str!("check/page.js"));
+/// The page with its style and script, but for the nonce.
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    include_str!("check/page.html")
+        .replace("STYLE_OF_THE_PAGE", include_str!("check/page.css"))
+        .replace("SCRIPT_OF_THE_PAGE", SCRIPT)
+});
 /// Stands in the page where the nonce belongs.
 const NONCE: &str = "NONCE_OF_THIS_RESPONSE";
 
@@ -54,6 +63,7 @@ mod tests {
     #[test]
     fn the_page_brings_everything_along_and_marks_its_script_and_style() {
         assert_eq!(PAGE.matches(NONCE).count(), 2, "one script and one style");
+        assert!(!PAGE.contains("_OF_THE_PAGE"), "style and script are in their places");
         assert!(!PAGE.contains("src=\"http") && !PAGE.contains("href=\"http") && !PAGE.contains("style=\""));
         assert!(!PAGE.contains("innerHTML"), "names come from strangers");
     }

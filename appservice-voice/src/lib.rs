@@ -13,6 +13,7 @@
 mod check;
 mod clock;
 pub mod matrix;
+mod rate;
 pub mod registration;
 pub mod room;
 pub mod settings;

@@ -9,6 +9,7 @@
 pub mod demux;
 pub mod forward;
 pub mod peer;
+mod seal;
 mod shard;
 pub mod speaking;
 mod timers;
@@ -18,6 +19,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
+    ops::RangeInclusive,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -53,7 +55,7 @@ pub(crate) type Pulse = Arc<AtomicU64>;
 #[derive(Clone, Debug)]
 pub struct Ports {
     pub bind: IpAddr,
-    /// Shard `i` listens on `first + i`. With 0 the system chooses.
+    /// Each shard listens on a port of its own: the first ones from here on that are free. With 0 the system chooses.
     pub first: u16,
     pub last: u16,
     /// Number of shards; bounded by the ports.
@@ -134,7 +136,7 @@ impl Sfu {
     /// # Errors
     /// When a port cannot be bound or a thread cannot be started.
     pub fn start(ports: &Ports, control: &to_control::Sender<Happening>) -> io::Result<Self> {
-        let crypto = Arc::new(str0m::crypto::from_feature_flags());
+        let crypto = Arc::new(seal::crypto());
         let certificate =
             crypto.dtls_provider.generate_certificate().ok_or_else(|| io::Error::other("no DTLS certificate"))?;
         let advertised = if ports.advertised.is_empty() { own_addresses(ports.bind) } else { ports.advertised.clone() };
@@ -144,9 +146,13 @@ impl Sfu {
         let count = ports.shards.clamp(1, available.min(usize::from(u16::MAX)));
 
         let mut shards = Vec::with_capacity(count);
+        let mut wanted = ports.first..=ports.last.max(ports.first);
         for number in 0..u16::try_from(count).unwrap_or(u16::MAX) {
-            let wanted = if ports.first == 0 { 0 } else { ports.first + number };
-            let port = UdpPort::bind(SocketAddr::new(ports.bind, wanted))?;
+            let port = match bind_one(ports.bind, &mut wanted) {
+                // Another server on this machine has the rest: fewer threads do the work.
+                Err(error) if number > 0 && error.kind() == io::ErrorKind::AddrInUse => break,
+                port => port?,
+            };
             let bound = port.socket.local_addr()?.port();
             let poll = Poll::new()?;
             let waker = Waker::new(poll.registry(), shard::WAKE)?;
@@ -278,6 +284,21 @@ impl Drop for Sfu {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Bind the next port of `wanted` that nobody has.
+fn bind_one(ip: IpAddr, wanted: &mut RangeInclusive<u16>) -> io::Result<UdpPort> {
+    if *wanted.start() == 0 {
+        return UdpPort::bind(SocketAddr::new(ip, 0));
+    }
+    let mut failed = io::Error::from(io::ErrorKind::AddrInUse);
+    for port in wanted {
+        match UdpPort::bind(SocketAddr::new(ip, port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => failed = error,
+            bound => return bound,
+        }
+    }
+    Err(failed)
 }
 
 /// The addresses by which this machine reaches others, found without sending anything; else loopback.

@@ -252,6 +252,155 @@ async fn whoever_talks_too_fast_is_slowed_and_then_shut_out() {
 }
 
 #[tokio::test]
+async fn rubbish_is_shut_out_as_soon_as_requests_are() {
+    let service = Service::start().await;
+    for rubbish in ["{", "[]", r#"{"jsonrpc":"1.0","id":1,"method":"voice.ping"}"#, "[1,2,3]"] {
+        let mut client = service.client("alice").await;
+        for _ in 0..400 {
+            if client.socket.send(Message::text(rubbish)).await.is_err() {
+                break;
+            }
+        }
+
+        let code = client.closed_with().await;
+
+        assert!(code == 1008 || code == 1006, "{rubbish}: {code}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_counts_as_many_as_it_holds() {
+    let service = Service::start().await;
+    let mut client = service.client("alice").await;
+    let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "voice.ping"});
+
+    client.send(Value::Array(vec![ping.clone(); 32]).to_string()).await;
+    client.send(Value::Array(vec![ping.clone(); 32]).to_string()).await;
+    let (first, second) = (client.answer().await, client.answer().await);
+
+    let refused =
+        |answers: &Value| answers.as_array().unwrap().iter().filter(|answer| answer["error"]["code"] == -32029).count();
+    assert_eq!(refused(&first), 0);
+    assert!(refused(&second) > 0);
+    client.send(Value::Array(vec![ping; 33]).to_string()).await;
+    assert_eq!(client.answer().await["error"]["code"], -32600);
+}
+
+#[tokio::test]
+async fn parameters_of_wrong_types_are_refused_and_the_call_goes_on() {
+    let service = Service::start().await;
+    service.homeserver.voice_room(ROOM, &["alice"]);
+    let (mut alice, id) = service.joins("alice").await;
+
+    for method in ["leave", "offer", "answer", "ice", "mute", "unmute", "deafen", "subscribe", "kick", "stats"] {
+        for wrong in
+            [json!({}), json!({"participant_id": 7}), json!({"participant_id": [id]}), json!({"participant_id": null})]
+        {
+            assert_eq!(alice.call(method, wrong.clone()).await, Err(-32602), "voice.{method} {wrong}");
+        }
+    }
+
+    let muted = alice.call("mute", json!({"participant_id": id})).await.unwrap();
+    assert_eq!(muted["muted"], true);
+}
+
+#[tokio::test]
+async fn an_id_used_twice_is_answered_twice() {
+    let service = Service::start().await;
+    let mut client = service.client("alice").await;
+
+    for t in ["first", "second"] {
+        client
+            .send(json!({"jsonrpc": "2.0", "id": "same", "method": "voice.ping", "params": {"t": t}}).to_string())
+            .await;
+    }
+    let answers = [client.answer().await, client.answer().await];
+
+    assert_eq!(answers.each_ref().map(|answer| answer["id"].as_str().unwrap()), ["same", "same"]);
+    assert_eq!(answers.each_ref().map(|answer| answer["result"]["t"].as_str().unwrap()), ["first", "second"]);
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_long_ends_the_connection() {
+    let service = Service::start().await;
+    let mut client = service.client("alice").await;
+    let long = json!({"jsonrpc": "2.0", "id": 1, "method": "voice.ping", "params": {"t": "x".repeat(200_000)}});
+
+    // The server may hang up before all of it is written.
+    let _ = client.socket.send(Message::text(long.to_string())).await;
+
+    let code = client.closed_with().await;
+    assert!([1002, 1006, 1009].contains(&code), "{code}");
+    service.client("alice").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_sends_its_hello_drop_by_drop_is_closed() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let service = Service::start().await;
+    let mut stream = tokio::net::TcpStream::connect(service.address).await.unwrap();
+    let upgrade = format!(
+        "GET /_voicechat/v1/ws HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         sec-websocket-protocol: jsonrpc2.voicechat.v1\r\n\r\n",
+        service.address
+    );
+    stream.write_all(upgrade.as_bytes()).await.unwrap();
+
+    // The head of a masked text frame of a hundred bytes, and four of them.
+    stream.write_all(&[0x81, 0x80 | 100, 0, 0, 0, 0, b'{', b'"', b'j', b's']).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+
+    let close_frame = [0x88, 2, 0x03, 0xf0];
+    assert!(answer.starts_with(b"HTTP/1.1 101"));
+    assert!(answer.ends_with(&close_frame), "{:?}", &answer[answer.len() - 8..]);
+}
+
+#[tokio::test]
+async fn two_devices_of_one_user_are_both_in_the_call_and_leave_one_by_one() {
+    let service = Service::start().await;
+    service.homeserver.voice_room(ROOM, &["alice"]);
+    let hello = |device: &str| {
+        let token = json!({"access_token": "openid-alice", "token_type": "Bearer", "matrix_server_name": SERVER_NAME, "expires_in": 60});
+        json!({"openid": token, "user_id": user_id("alice"), "device_id": device})
+    };
+    let mut clients = Vec::new();
+    for device in ["phone", "tablet"] {
+        let mut client = service.connect().await;
+        client.call("hello", hello(device)).await.unwrap();
+        let joined = client.call("join", json!({"room_id": ROOM})).await.unwrap();
+        clients.push((client, joined));
+    }
+    let state_key = |device: &str| format!("_{}_{device}_m.call", user_id("alice"));
+    service.homeserver.calling_becomes(ROOM, &[&state_key("phone"), &state_key("tablet")]).await;
+
+    assert_eq!(clients[1].1["participants"].as_array().unwrap().len(), 2);
+    let (mut phone, joined) = clients.remove(0);
+    phone.call("leave", json!({"participant_id": joined["participant_id"]})).await.unwrap();
+
+    service.homeserver.calling_becomes(ROOM, &[&state_key("tablet")]).await;
+}
+
+#[tokio::test]
+async fn a_device_that_connects_again_takes_its_place_over() {
+    let service = Service::start().await;
+    service.homeserver.voice_room(ROOM, &["alice", "bob"]);
+    let (mut alice, _) = service.joins("alice").await;
+    let (mut before, id_before) = service.joins("bob").await;
+
+    let (_after, id_after) = service.joins("bob").await;
+
+    assert_ne!(id_before, id_after);
+    assert_eq!(before.told("user_left").await["reason"], "replaced");
+    assert_eq!(before.call("mute", json!({"participant_id": id_before})).await, Err(-32002));
+    assert_eq!(alice.told("user_joined").await["participant"]["participant_id"], id_before);
+    assert_eq!(alice.told("user_left").await["participant_id"], id_before);
+    assert_eq!(alice.told("user_joined").await["participant"]["participant_id"], id_after);
+    service.homeserver.calling_becomes(ROOM, &[&key("alice"), &key("bob")]).await;
+}
+
+#[tokio::test]
 async fn one_user_has_only_so_many_connections() {
     let service = Service::start().await;
     let mut clients = Vec::new();

@@ -3,6 +3,7 @@
 //! An endpoint's file follows from its path: drop `/_matrix`, the version and every `{placeholder}`; what is left is the file
 //! (`tests/house.rs` holds us to it). The function is the HTTP verb, or verb and noun where a file has several.
 
+mod body;
 pub mod call;
 pub mod client;
 pub mod error;

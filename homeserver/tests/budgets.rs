@@ -229,6 +229,7 @@ async fn asking_for_keys_of_local_users_costs_two_statements_and_being_recognise
     for server in servers {
         let [alice, bob] = server.users(["alice", "bob"]).await;
         let asked = json!({ "device_keys": { &alice.user_id: [], &bob.user_id: [] } });
+        bob.get("/_matrix/client/v3/account/whoami").await.ok();
 
         let (reply, count) = counted(bob.post("/_matrix/client/v3/keys/query", asked)).await;
         reply.ok();

@@ -5,6 +5,7 @@ use homeserver::config::{
     sections::RegistrationMode,
     value::{Listen, Size},
 };
+use proptest::prelude::*;
 
 fn none() -> Vec<(String, String)> {
     Vec::new()
@@ -24,17 +25,39 @@ fn the_example_shows_every_key_with_its_default() {
     insta::assert_snapshot!("example", Config::example());
 }
 
-#[test]
-fn the_example_with_every_key_uncommented_is_understood() {
+/// The example with every key in use.
+fn uncommented() -> String {
     let is_key = |line: &str| line.starts_with('#') && !line.starts_with("# ");
-    let text: String = Config::example()
+    Config::example()
         .lines()
         // Keys that have no default show a sample; those of files that must exist would be read.
         .filter(|line| !line.contains("VOICECHAT__") && !line.contains("_file"))
         .map(|line| if is_key(line) { format!("{}\n", &line[1..]) } else { format!("{line}\n") })
-        .collect();
+        .collect()
+}
 
-    let config = Config::load(&text, none(), none()).unwrap();
+proptest! {
+    #[test]
+    fn no_damage_to_a_file_makes_the_reader_panic_and_each_fault_is_a_line(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), "[-=\"'\\[\\]{}.,\\\\# \n\t0-9a-z_\u{0}é]{0,4}"), 1..6),
+        key in "[A-Z_]{0,12}__[A-Z_]{0,12}", value in ".{0,12}",
+    ) {
+        let mut text = uncommented();
+        for (at, with) in damage {
+            let (at, gone) = text.char_indices().nth(at.index(text.chars().count())).unwrap();
+            text.replace_range(at..at + gone.len_utf8(), &with);
+        }
+        let environment = pair(&format!("VOICECHAT__{key}"), &value);
+        if let Err(faults) = Config::load(&text, environment, none()) {
+            prop_assert!(!faults.0.is_empty());
+            prop_assert!(faults.0.iter().all(|fault| !fault.is_empty() && !fault.contains('\n')), "{:?}", faults.0);
+        }
+    }
+}
+
+#[test]
+fn the_example_with_every_key_uncommented_is_understood() {
+    let config = Config::load(&uncommented(), none(), none()).unwrap();
 
     assert_eq!(config.limits, Config::default().limits);
     assert_eq!(config.accounts, Config::default().accounts);

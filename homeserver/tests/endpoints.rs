@@ -25,7 +25,8 @@ fn spec(file: &str) -> PathBuf {
 }
 
 fn parse(line: &str) -> Endpoint<'_> {
-    let fields: Vec<&str> = line.split('\t').collect();
+    // An operation documented twice has a space after its second path.
+    let fields: Vec<&str> = line.split('\t').map(str::trim_end).collect();
     let [api, group, method, path, _, added_in, deprecated, _] = fields[..] else { panic!("not eight fields: {line}") };
     Endpoint { api, group, method, path, added_in, is_deprecated: !deprecated.is_empty() }
 }

@@ -52,6 +52,9 @@ pub(crate) enum AdminCommand {
         #[arg(long)]
         erase: bool,
     },
+    /// Replace the key the server signs with. The old one is served as an expired key from now on; a running server takes up the
+    /// new one when it starts again, which should be within a day.
+    RotateKey,
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +113,10 @@ async fn carry_out(services: &Services, command: AdminCommand) -> anyhow::Result
             accounts.deactivate(&user_id, erase).await?;
             services.rooms.leave_all(&user_id, user_nid).await?;
             println!("{user_id} is deactivated");
+        }
+        AdminCommand::RotateKey => {
+            let (old, new) = services.federation.rotate_key().await?;
+            println!("{new} replaces {old}; restart the server to use it");
         }
     }
     Ok(())

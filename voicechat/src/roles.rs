@@ -14,6 +14,8 @@ use homeserver::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::logging::tell;
+
 /// What this process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -71,16 +73,16 @@ async fn greet(
     has_voice: bool,
 ) -> anyhow::Result<()> {
     let url = config.public_url(client_address);
-    eprintln!("VoiceChat serves {} at {url}", config.server.name);
+    tell(&format!("VoiceChat serves {} at {url}", config.server.name));
     if let Some(address) = federation_address {
-        eprintln!("Other servers reach it at {address} (TLS)");
+        tell(&format!("Other servers reach it at {address} (TLS)"));
     }
     if has_voice {
-        eprintln!("Try voice in a browser: {url}/voice/check");
+        tell(&format!("Try voice in a browser: {url}/voice/check"));
     }
     if let Some(token) = homeserver.services().welcome.token().await? {
-        eprintln!("\nNobody administers this server yet. Open this link once to become its administrator:\n");
-        eprintln!("    {url}/voicechat/welcome?token={token}\n");
+        tell("\nNobody administers this server yet. Open this link once to become its administrator:\n");
+        tell(&format!("    {url}/voicechat/welcome?token={token}\n"));
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ impl Server {
         self.said[at..].split_whitespace().next().unwrap()
     }
 
-    /// Ask it to stop, and wait until it has.
+    /// Ask it to stop, and wait until it has. Nobody listens to what it says meanwhile.
     fn stop(mut self) -> i32 {
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(asked.success());
@@ -122,6 +122,19 @@ fn administrators_work_on_accounts_by_name() {
     assert_eq!(stdout(&ended), "@bob:localhost:8448 is deactivated\n");
     assert_eq!(stderr(&ended_before).trim(), "voicechat: @bob:localhost:8448 has been deactivated");
     assert_eq!(stderr(&nobody).trim(), "voicechat: there is no account called nobody");
+}
+
+#[test]
+fn an_administrator_replaces_the_signing_key() {
+    let folder = tempfile::tempdir().unwrap();
+
+    let first = run(folder.path(), &["admin", "rotate-key"]);
+    let second = run(folder.path(), &["admin", "rotate-key"]);
+
+    let (first, second) = (stdout(&first), stdout(&second));
+    let [new, _, old] = first.split([' ', ';']).take(3).collect::<Vec<_>>()[..] else { panic!("{first}") };
+    assert!(new.starts_with("ed25519:") && old.starts_with("ed25519:") && new != old, "{first}");
+    assert!(second.contains(&format!("replaces {new};")), "{second}");
 }
 
 #[test]

@@ -62,6 +62,8 @@ pub struct Rewriter<S> {
     last_seq: u64,
     last_time: u32,
     last_at: Option<Instant>,
+    /// Which of the numbers up to `last_seq` were given: bit n stands for `last_seq - n`.
+    given: u64,
 }
 
 impl<S> Default for Rewriter<S> {
@@ -76,12 +78,15 @@ impl<S> Default for Rewriter<S> {
             last_seq: 0,
             last_time: 0,
             last_at: None,
+            // Number 0 is never given, and so counts as given.
+            given: 1,
         }
     }
 }
 
 impl<S: Copy + Eq> Rewriter<S> {
-    /// Place a packet of `source`. `None`: it is older than the source's first packet here, so it has no place.
+    /// Place a packet of `source`. `None`: it is older than the source's first packet here, or much too late, or came
+    /// before, so it has no place. No number is given twice: the cipher must never seal two packets under one.
     ///
     /// Call [`Self::interrupt`] when packets of a source were held back in between.
     pub fn place(&mut self, source: S, seq: u64, time: u32, now: Instant) -> Option<Place> {
@@ -100,7 +105,15 @@ impl<S: Copy + Eq> Rewriter<S> {
         }
         let seq = self.out_seq + seq.checked_sub(self.source_seq)?;
         let time = self.out_time.wrapping_add(time.wrapping_sub(self.source_time));
-        if seq > self.last_seq {
+        if let Some(behind) = self.last_seq.checked_sub(seq) {
+            let bit = u32::try_from(behind).ok().and_then(|behind| 1_u64.checked_shl(behind))?;
+            if self.given & bit != 0 {
+                return None;
+            }
+            self.given |= bit;
+        } else {
+            let ahead = u32::try_from(seq - self.last_seq).ok();
+            self.given = ahead.and_then(|ahead| self.given.checked_shl(ahead)).unwrap_or(0) | 1;
             self.last_seq = seq;
             self.last_time = time;
             self.last_at = Some(now);
@@ -188,7 +201,31 @@ mod tests {
         assert_eq!(rewriter.place('b', 499, 0, now), None);
     }
 
+    #[test]
+    fn a_packet_that_came_before_or_much_too_late_has_no_place() {
+        let (mut rewriter, now) = (Rewriter::default(), Instant::now());
+        rewriter.place('a', 10, 0, now);
+        rewriter.place('a', 13, 0, now);
+
+        assert_eq!(rewriter.place('a', 13, 0, now), None);
+        assert_eq!(rewriter.place('a', 12, 0, now).unwrap().seq, 3);
+        assert_eq!(rewriter.place('a', 12, 0, now), None);
+        rewriter.place('a', 100, 0, now);
+        assert_eq!(rewriter.place('a', 11, 0, now), None);
+    }
+
     proptest! {
+        #[test]
+        fn no_number_is_given_twice(packets in proptest::collection::vec((0u8..2, 0u64..200, any::<bool>()), 1..300)) {
+            let (mut rewriter, now, mut seen) = (Rewriter::default(), Instant::now(), HashSet::new());
+            for (source, seq, interrupted) in packets {
+                if interrupted { rewriter.interrupt() }
+                if let Some(place) = rewriter.place(source, 70_000 + seq, 7, now) {
+                    prop_assert!(seen.insert(place.seq));
+                }
+            }
+        }
+
         #[test]
         fn the_deserving_have_slots_and_only_once(
             ranked in proptest::sample::subsequence((0u8..12).collect::<Vec<_>>(), 0..12).prop_shuffle(),

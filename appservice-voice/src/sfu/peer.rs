@@ -22,8 +22,17 @@ use str0m::{
 };
 use voice_protocol::methods::MediaStats;
 
-use super::{forward::Rewriter, speaking::Detector, timers::Alarm, udp::UdpPort};
-use crate::room::{MediaRule, ParticipantId};
+use super::{
+    forward::{Place, Rewriter},
+    seal::{Line, Particulars, Sealer},
+    speaking::Detector,
+    timers::Alarm,
+    udp::UdpPort,
+};
+use crate::{
+    rate::Bucket,
+    room::{MediaRule, ParticipantId},
+};
 
 /// Most speakers one listener hears at once.
 pub const SLOTS_MAX: usize = 16;
@@ -32,6 +41,15 @@ const OFFER_SECTIONS_MAX: usize = SLOTS_MAX + 8;
 /// Longest session description, bytes.
 const OFFER_BYTES_MAX: usize = 96 * 1024;
 const STATS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a slot's packet goes through str0m, so that its sender reports tell the time and it tells us the address.
+const REFERENCE_INTERVAL: Duration = Duration::from_secs(1);
+/// Packets of one microphone that are forwarded, a second and at once: the shortest Opus frame is 2.5 ms.
+const VOICE_PACKETS_PER_SECOND_MAX: u32 = 400;
+/// Bytes of one microphone that are forwarded, a second and at once: Opus ends at 510 kbit/s. Each goes to everyone in
+/// the room, so a participant must not decide alone how much that is.
+const VOICE_BYTES_PER_SECOND_MAX: u32 = 64_000;
+/// Datagrams that begin with more than this are not STUN, RFC 7983.
+const STUN_FIRST_BYTE_MAX: u8 = 3;
 /// Packets kept for resending. Opus conceals losses by itself, so browsers do not ask; the least that works.
 const SEND_BUFFER_PACKETS: usize = 50;
 /// Header extension numbers offered; the client's offer decides.
@@ -78,6 +96,19 @@ struct Slot {
     mid: Mid,
     pt: Pt,
     rewriter: Rewriter<PeerKey>,
+    /// What our own packets need, once a packet went through str0m; `None` also where only str0m can write them.
+    line: Option<Line>,
+    /// When the last packet went through str0m.
+    reference_at: Option<Instant>,
+}
+
+/// Whether a packet is on its way, or the state machine must be drained for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Queued for sending, or there was nothing to send.
+    Done,
+    /// Written into the state machine.
+    Written,
 }
 
 /// A packet from a microphone, on its way to others.
@@ -92,6 +123,10 @@ struct Connection {
     slots: Vec<Slot>,
     /// The client's DTLS fingerprint: a new one means a new connection, not a renegotiation.
     fingerprint: String,
+    /// Seals our own packets, once the handshake is over and chose a profile that we can.
+    sealer: Option<Sealer>,
+    /// Where str0m sends media to.
+    media_to: Option<SocketAddr>,
 }
 
 pub(super) struct Peer {
@@ -99,6 +134,8 @@ pub(super) struct Peer {
     pub(super) participant: ParticipantId,
     pub(super) room: Arc<str>,
     pub(super) rule: MediaRule,
+    /// How much of its voice is forwarded: packets and bytes.
+    allowance: (Bucket, Bucket),
     pub(super) detector: Detector,
     /// When this one last started to speak, for the order of those who get a slot.
     pub(super) spoke_at: Option<Instant>,
@@ -132,11 +169,16 @@ impl Peer {
         rule: MediaRule,
         pulse: super::Pulse,
     ) -> Self {
+        let now = Instant::now();
         Self {
             key,
             participant,
             room,
             rule,
+            allowance: (
+                Bucket::new(VOICE_PACKETS_PER_SECOND_MAX, VOICE_PACKETS_PER_SECOND_MAX, now),
+                Bucket::new(VOICE_BYTES_PER_SECOND_MAX, VOICE_BYTES_PER_SECOND_MAX, now),
+            ),
             detector: Detector::default(),
             spoke_at: None,
             alarm: Alarm::default(),
@@ -152,6 +194,18 @@ impl Peer {
     /// Whether the connection ended since this was last asked.
     pub(super) fn take_ended(&mut self) -> bool {
         std::mem::take(&mut self.ended)
+    }
+
+    /// Whether a packet of this one's voice is to be forwarded; counts those that are not.
+    pub(super) fn may_say(&mut self, packet: &RtpPacket, now: Instant) -> bool {
+        if !self.rule.may_send {
+            self.stats.packets_muted += 1;
+            return false;
+        }
+        let bytes = u32::try_from(packet.payload.len()).unwrap_or(u32::MAX);
+        let within = self.allowance.0.take(now).is_ok() && self.allowance.1.take_some(bytes, now).is_ok();
+        self.stats.packets_over += u64::from(!within);
+        within
     }
 
     pub(super) fn has_microphone(&self) -> bool {
@@ -229,7 +283,15 @@ impl Peer {
             Some(None) => return false,
             Some(Some(())) => {}
         }
-        self.accepts_media_from(source, destination, now)
+        let accepted = self.accepts_media_from(source, destination, now);
+        // The client may be about to move: let str0m say soon where it sends to.
+        if accepted
+            && let Some(connection) = &mut self.connection
+            && connection.media_to.is_some_and(|to| to != source)
+        {
+            connection.media_to = None;
+        }
+        accepted
     }
 
     /// Whether str0m counts `source` as this peer's, asked with a datagram that carries no credentials itself.
@@ -249,10 +311,20 @@ impl Peer {
     }
 
     /// Run the state machine until it only wants to wait. Returns until when.
-    pub(super) fn drain(&mut self, port: &mut UdpPort, spoken: &mut VecDeque<Spoken>) -> Option<Instant> {
+    pub(super) fn drain(
+        &mut self,
+        port: &mut UdpPort,
+        spoken: &mut VecDeque<Spoken>,
+        crypto: &CryptoProvider,
+    ) -> Option<Instant> {
         loop {
             let connection = self.connection.as_mut()?;
-            match guarded(|| connection.rtc.poll_output().ok()).flatten() {
+            let output = guarded(|| connection.rtc.poll_output().ok()).flatten();
+            // After each call and whatever came of it: keys left lying would be taken for the next peer's.
+            if let Some(sealer) = Sealer::of_ended_handshake(crypto) {
+                connection.sealer = Some(sealer);
+            }
+            match output {
                 Some(Output::Timeout(at)) => {
                     if !connection.rtc.is_alive() {
                         self.end();
@@ -260,7 +332,12 @@ impl Peer {
                     }
                     return Some(at);
                 }
-                Some(Output::Transmit(transmit)) => port.queue(transmit.destination, transmit.contents),
+                Some(Output::Transmit(transmit)) => {
+                    if transmit.contents.first().is_some_and(|&first| first > STUN_FIRST_BYTE_MAX) {
+                        connection.media_to = Some(transmit.destination);
+                    }
+                    port.queue(transmit.destination, &transmit.contents);
+                }
                 Some(Output::Event(event)) => self.note(event, spoken),
                 None => {
                     self.end();
@@ -292,27 +369,28 @@ impl Peer {
     }
 
     /// Write a speaker's packet into one of this listener's slots.
-    pub(super) fn hear(&mut self, slot: usize, spoken: &Spoken, now: Instant) {
-        let Some(connection) = &mut self.connection else { return };
-        let Some(slot) = connection.slots.get_mut(slot) else { return };
+    pub(super) fn hear(&mut self, slot: usize, spoken: &Spoken, now: Instant, port: &mut UdpPort) -> Heard {
+        let Some(connection) = &mut self.connection else { return Heard::Done };
+        let Some(slot) = connection.slots.get_mut(slot) else { return Heard::Done };
         let packet = &spoken.packet;
         // The receiver's clock rate is the sender's: Opus has one.
         let time = packet.header.timestamp;
-        let Some(place) = slot.rewriter.place(spoken.from, *packet.seq_no, time, now) else { return };
-        let levels = ExtensionValues {
-            audio_level: packet.header.ext_vals.audio_level,
-            voice_activity: packet.header.ext_vals.voice_activity,
-            ..ExtensionValues::default()
+        let Some(place) = slot.rewriter.place(spoken.from, *packet.seq_no, time, now) else { return Heard::Done };
+        let is_recent = slot.reference_at.is_some_and(|at| now.saturating_duration_since(at) < REFERENCE_INTERVAL);
+        let heard = match (&mut connection.sealer, slot.line, connection.media_to) {
+            (Some(sealer), Some(line), Some(to)) if is_recent => {
+                port.write(to, |bytes| seal(sealer, line, place, packet, bytes)).then_some(Heard::Done)
+            }
+            _ => {
+                slot.reference_at = Some(now);
+                write(&mut connection.rtc, slot, place, packet, now).then_some(Heard::Written)
+            }
         };
-        let write = RtpWrite::new(slot.pt, place.seq.into(), place.time, now, packet.payload.clone())
-            .marker(packet.header.marker || place.first)
-            .ext_vals(levels);
-        let (rtc, mid) = (&mut connection.rtc, slot.mid);
-        let written = guarded(|| rtc.direct_api().stream_tx_by_mid(mid, None).map(|stream| stream.write_rtp(write)));
-        if written.flatten().is_some() {
+        if heard.is_some() {
             self.stats.packets_out += 1;
             self.stats.bytes_out += packet.payload.len() as u64;
         }
+        heard.unwrap_or(Heard::Done)
     }
 
     /// Packets for this slot are held back from now on.
@@ -355,7 +433,8 @@ impl Connection {
                 rtc.add_local_candidate(candidate);
             }
         }
-        Ok(Self { rtc, microphone: None, slots: Vec::new(), fingerprint })
+        let slots = Vec::new();
+        Ok(Self { rtc, microphone: None, slots, fingerprint, sealer: None, media_to: None })
     }
 
     /// Find the microphone and the slots among the sections of an accepted offer. str0m tells of them only once media
@@ -371,10 +450,50 @@ impl Connection {
             }
             let is_new = self.slots.len() < SLOTS_MAX && self.slots.iter().all(|slot| slot.mid != mid);
             if let (true, Some(&pt)) = (hears && is_new, media.remote_pts().first()) {
-                self.slots.push(Slot { mid, pt, rewriter: Rewriter::default() });
+                self.slots.push(Slot { mid, pt, rewriter: Rewriter::default(), line: None, reference_at: None });
             }
         }
     }
+}
+
+/// Our own way of sending a packet: its header, sealed payload, nothing else.
+fn seal(sealer: &mut Sealer, line: Line, place: Place, packet: &RtpPacket, bytes: &mut Vec<u8>) -> bool {
+    let levels = &packet.header.ext_vals;
+    let particulars = Particulars {
+        seq: place.seq,
+        time: place.time,
+        marker: packet.header.marker || place.first,
+        level: levels.audio_level.map(|level| (level, levels.voice_activity.unwrap_or(false))),
+    };
+    let header_at = bytes.len();
+    line.write_header(particulars, bytes);
+    sealer.seal(bytes, header_at, line.ssrc, place.seq, &packet.payload)
+}
+
+/// str0m's way. Learns what [`seal`] needs.
+fn write(rtc: &mut Rtc, slot: &mut Slot, place: Place, packet: &RtpPacket, now: Instant) -> bool {
+    let levels = ExtensionValues {
+        audio_level: packet.header.ext_vals.audio_level,
+        voice_activity: packet.header.ext_vals.voice_activity,
+        ..ExtensionValues::default()
+    };
+    let write = RtpWrite::new(slot.pt, place.seq.into(), place.time, now, packet.payload.clone())
+        .marker(packet.header.marker || place.first)
+        .ext_vals(levels);
+    let (pt, mid) = (slot.pt, slot.mid);
+    let ssrc = guarded(|| {
+        let mut api = rtc.direct_api();
+        let stream = api.stream_tx_by_mid(mid, None)?;
+        stream.write_rtp(write);
+        Some(*stream.ssrc())
+    })
+    .flatten();
+    let Some(ssrc) = ssrc else { return false };
+    slot.line = rtc.media(mid).and_then(|media| {
+        let ids = media.remote_extmap();
+        Line::new(*pt, ssrc, ids.id_of(Extension::AudioLevel), ids.id_of(Extension::RtpMid), &mid)
+    });
+    true
 }
 
 fn panicked() -> OfferFault {

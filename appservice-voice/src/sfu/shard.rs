@@ -22,7 +22,7 @@ use super::{
     Command, Happening,
     demux::{self, Datagram, Table},
     forward,
-    peer::{OfferFault, Peer, PeerKey, Spoken, Surroundings},
+    peer::{Heard, OfferFault, Peer, PeerKey, Spoken, Surroundings},
     timers::Timers,
     udp::{DATAGRAM_BYTES_MAX, UdpPort},
 };
@@ -334,7 +334,7 @@ impl Shard {
         if peer.key != key {
             return;
         }
-        let until = peer.drain(&mut self.port, &mut self.spoken);
+        let until = peer.drain(&mut self.port, &mut self.spoken, &self.around.crypto);
         let wake_at = [until, peer.detector.deadline()].into_iter().flatten().min();
         if let Some(at) = wake_at {
             // "Never" is years away; an entry that far would outlive its peer by years.
@@ -349,19 +349,19 @@ impl Shard {
 
     fn carry(&mut self, said: &Spoken, now: Instant) {
         let Some(speaker) = self.peer(said.from) else { return };
-        if !speaker.rule.may_send {
-            speaker.stats.packets_muted += 1;
+        if !speaker.may_say(&said.packet, now) {
             return;
         }
         let level = said.packet.header.ext_vals.audio_level;
         let change = level.and_then(|level| speaker.detector.hear(level, now));
         let listeners = std::mem::take(&mut speaker.listeners);
         for &(listener, slot) in &listeners {
-            let Some(peer) = self.peer(listener) else { continue };
-            peer.hear(slot, said, now);
-            // str0m sends what was written when its time moves.
-            peer.wake(now);
-            self.drain_one(listener, now);
+            let Some(peer) = live(&mut self.peers, listener) else { continue };
+            if peer.hear(slot, said, now, &mut self.port) == Heard::Written {
+                // str0m sends what was written when its time moves.
+                peer.wake(now);
+                self.drain_one(listener, now);
+            }
         }
         if let Some(speaker) = self.peer(said.from)
             && speaker.listeners.is_empty()
@@ -477,9 +477,13 @@ impl Shard {
     }
 
     fn peer(&mut self, key: PeerKey) -> Option<&mut Peer> {
-        let place = self.peers.get_mut(key.index as usize)?;
-        place.peer.as_deref_mut().filter(|peer| peer.key == key)
+        live(&mut self.peers, key)
     }
+}
+
+/// The holder of a place, unless it is another by now.
+fn live(peers: &mut [Place], key: PeerKey) -> Option<&mut Peer> {
+    peers.get_mut(key.index as usize)?.peer.as_deref_mut().filter(|peer| peer.key == key)
 }
 
 struct Ranked {

@@ -6,11 +6,11 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    ops::Range,
 };
 
 use mio::net::UdpSocket;
 use socket2::{Domain, Protocol, Socket, Type};
-use str0m::net::DatagramSend;
 
 /// Datagrams handed to the kernel in one call.
 pub(super) const BATCH_LEN_MAX: usize = 64;
@@ -22,7 +22,9 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 pub(super) struct UdpPort {
     pub(super) socket: UdpSocket,
     is_v6: bool,
-    batch: Vec<(SocketAddr, DatagramSend)>,
+    batch: Vec<(SocketAddr, Range<usize>)>,
+    /// The bytes of the batch, one datagram after the other: no allocation for each.
+    bytes: Vec<u8>,
     /// Datagrams that the kernel would not take.
     pub(super) dropped: u64,
 }
@@ -39,7 +41,9 @@ impl UdpPort {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         let socket = UdpSocket::from_std(socket.into());
-        Ok(Self { socket, is_v6: address.is_ipv6(), batch: Vec::with_capacity(BATCH_LEN_MAX), dropped: 0 })
+        let batch = Vec::with_capacity(BATCH_LEN_MAX);
+        let bytes = Vec::with_capacity(BATCH_LEN_MAX * DATAGRAM_BYTES_MAX);
+        Ok(Self { socket, is_v6: address.is_ipv6(), batch, bytes, dropped: 0 })
     }
 
     /// The next datagram, or `None` when there is none now.
@@ -56,22 +60,35 @@ impl UdpPort {
     }
 
     /// Send with the next flush, or at once when the batch is full.
-    pub(super) fn queue(&mut self, to: SocketAddr, datagram: DatagramSend) {
+    pub(super) fn queue(&mut self, to: SocketAddr, datagram: &[u8]) {
+        self.write(to, |bytes| {
+            bytes.extend_from_slice(datagram);
+            true
+        });
+    }
+
+    /// Like [`Self::queue`], for a datagram that `write` appends to the bytes it gets; it says whether it is to be sent.
+    pub(super) fn write(&mut self, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+        let begin = self.bytes.len();
+        if !write(&mut self.bytes) {
+            self.bytes.truncate(begin);
+            return false;
+        }
         let to = match to.ip() {
             IpAddr::V4(v4) if self.is_v6 => SocketAddr::new(v4.to_ipv6_mapped().into(), to.port()),
             _ => to,
         };
-        self.batch.push((to, datagram));
+        self.batch.push((to, begin..self.bytes.len()));
         if self.batch.len() >= BATCH_LEN_MAX {
             self.flush();
         }
+        true
     }
 
     pub(super) fn flush(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
-        let mut rest = batch.as_slice();
+        let mut rest = self.batch.as_slice();
         while !rest.is_empty() {
-            match send_some(&self.socket, rest) {
+            match send_some(&self.socket, rest, &self.bytes) {
                 Ok(sent) => rest = &rest[sent.max(1).min(rest.len())..],
                 // Full: the rest is too late already.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -84,21 +101,21 @@ impl UdpPort {
             }
         }
         self.dropped += rest.len() as u64;
-        self.batch = batch;
         self.batch.clear();
+        self.bytes.clear();
     }
 }
 
 /// Send as many as the kernel takes in one call; at least one, or an error about the first.
 #[cfg(target_os = "linux")]
-fn send_some(socket: &UdpSocket, batch: &[(SocketAddr, DatagramSend)]) -> io::Result<usize> {
+fn send_some(socket: &UdpSocket, batch: &[(SocketAddr, Range<usize>)], bytes: &[u8]) -> io::Result<usize> {
     use std::io::IoSlice;
 
     use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 
     let batch = &batch[..batch.len().min(BATCH_LEN_MAX)];
     let addresses: Vec<SocketAddrAny> = batch.iter().map(|(to, _)| (*to).into()).collect();
-    let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|(_, datagram)| [IoSlice::new(datagram)]).collect();
+    let slices: Vec<[IoSlice<'_>; 1]> = batch.iter().map(|(_, range)| [IoSlice::new(&bytes[range.clone()])]).collect();
     let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> =
         batch.iter().map(|_| SendAncillaryBuffer::default()).collect();
     let mut messages: Vec<MMsgHdr<'_>> = addresses
@@ -111,7 +128,7 @@ fn send_some(socket: &UdpSocket, batch: &[(SocketAddr, DatagramSend)]) -> io::Re
 }
 
 #[cfg(not(target_os = "linux"))]
-fn send_some(socket: &UdpSocket, batch: &[(SocketAddr, DatagramSend)]) -> io::Result<usize> {
-    let Some((to, datagram)) = batch.first() else { return Ok(0) };
-    socket.send_to(datagram, *to).map(|_| 1)
+fn send_some(socket: &UdpSocket, batch: &[(SocketAddr, Range<usize>)], bytes: &[u8]) -> io::Result<usize> {
+    let Some((to, range)) = batch.first() else { return Ok(0) };
+    socket.send_to(&bytes[range.clone()], *to).map(|_| 1)
 }

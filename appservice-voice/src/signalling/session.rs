@@ -17,12 +17,12 @@ use voice_protocol::{
 use super::{
     json_rpc::{self, Frame, Incoming},
     outbox::Outbox,
-    rate::Bucket,
     ws,
 };
 use crate::{
     clock,
     matrix::{client::Fault, openid::Unproven},
+    rate::Bucket,
     room::{Device, ParticipantId, Refusal},
     sfu::{SLOTS_MAX, peer::OfferFault},
     switchboard::{JoinFault, Switchboard},
@@ -87,7 +87,7 @@ impl Session {
     /// Answer one message. `None`: there is nothing to answer.
     pub(crate) async fn answer(&mut self, message: &[u8]) -> Option<String> {
         match json_rpc::parse(message) {
-            Err(refusal) => Some(text(&refusal)),
+            Err(refusal) => Some(text(&self.refuse(refusal))),
             Ok(Frame::One(incoming)) => self.respond(incoming).await.as_ref().map(text),
             Ok(Frame::Batch(batch)) => {
                 let mut answers = Vec::with_capacity(batch.len());
@@ -102,7 +102,7 @@ impl Session {
     async fn respond(&mut self, incoming: Incoming) -> Option<Response> {
         let Request { id, method, params, .. } = match incoming {
             Ok(request) => request,
-            Err(refusal) => return Some(refusal),
+            Err(refusal) => return Some(self.refuse(refusal)),
         };
         let outcome = match self.bucket.take(Instant::now()) {
             Ok(()) => match Call::read(&method, params) {
@@ -120,6 +120,14 @@ impl Session {
             Ok(result) => Response::result(id, result),
             Err(error) => Response::error(Some(id), error),
         })
+    }
+
+    /// Answer what is no request. It costs as much as one, or rubbish would be free.
+    fn refuse(&mut self, refusal: Response) -> Response {
+        if self.bucket.take(Instant::now()).is_err() {
+            self.refusals += 1;
+        }
+        refusal
     }
 
     async fn perform(&mut self, call: Call) -> Result<Value, Error> {

@@ -37,6 +37,8 @@ pub(crate) struct Heard {
     pub(crate) mid: String,
     pub(crate) seq: u64,
     pub(crate) payload: Vec<u8>,
+    /// dBov.
+    pub(crate) level: Option<i8>,
 }
 
 impl Talker {
@@ -73,6 +75,16 @@ impl Talker {
 
     pub(crate) fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// From now on the server sees another address, as when a router forgets who was who.
+    pub(crate) fn moves(&mut self) {
+        self.socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    }
+
+    /// Send these bytes from this client's own address.
+    pub(crate) fn send_raw(&self, datagram: &[u8], port: u16) {
+        self.socket.send_to(datagram, ("127.0.0.1", port)).unwrap();
     }
 
     /// Send one packet with `payload` at `level` dBov.
@@ -122,6 +134,7 @@ impl Talker {
                         mid: mid.unwrap_or_default(),
                         seq: *packet.seq_no,
                         payload: packet.payload.to_vec(),
+                        level: packet.header.ext_vals.audio_level,
                     });
                 }
                 Output::Event(_) => {}

@@ -106,7 +106,7 @@ pub enum BuildError {
 /// Hashes, signs and names an event.
 pub fn build(draft: &Draft, place: &Place, signer: Signer<'_>, rules: &Rules) -> Result<Pdu, BuildError> {
     let mut object = unsigned_object(draft, place, rules)?;
-    add_content_hash_to_event(&mut object)?;
+    add_content_hash_to_event(&mut object).map_err(|error| unhashable(error, &object))?;
     finish(object, place.room_id.clone(), signer, rules)
 }
 
@@ -255,14 +255,22 @@ fn finish(
             keys.insert(signature.id(), CanonicalJsonValue::String(signature.base64()));
         }
     }
-    let event_id =
-        EventId::parse(format!("${}", reference_hash(&object, rules)?)).expect("a hash after a `$` is an event id");
+    let hash = reference_hash(&object, rules).map_err(|error| unhashable(error, &object))?;
+    let event_id = EventId::parse(format!("${hash}")).expect("a hash after a `$` is an event id");
     let json = canonical::write(&object);
     if json.len() > PDU_BYTES_MAX {
         return Err(BuildError::TooLarge { bytes: json.len() });
     }
     let room_id = room_id.or_else(|| room_id_of_create(&event_id)).ok_or(BuildError::RoomMissing)?;
     Ok(Pdu::from_stored(event_id, room_id, json, rules)?)
+}
+
+/// ruma hashes nothing too large to be an event.
+fn unhashable(error: JsonError, object: &CanonicalJsonObject) -> BuildError {
+    match error {
+        JsonError::PduTooLarge => BuildError::TooLarge { bytes: canonical::write(object).len() },
+        other => BuildError::Sign(other),
+    }
 }
 
 fn id_list(ids: &[OwnedEventId]) -> CanonicalJsonValue {

@@ -62,7 +62,7 @@ impl Context {
         let signing_key = signing::load_or_create(&store, &randomness).await?;
         let notify = Notify::start(store.clone()).await?;
         if let Some(url) = valkey_url {
-            Valkey::connect(&url, server_name.as_str(), &randomness, &notify).await?;
+            notify.connect(Box::new(Valkey::connect(&url, server_name.as_str(), &randomness, &notify).await?));
         }
         Ok(Self::new(Ground { server_name, store, numbers, clock, randomness, signing_key, notify }))
     }

@@ -167,6 +167,14 @@ impl Directory {
         if !self.cx.is_us(alias.server_name()) {
             return self.remote.get().ok_or(Error::NotFound("room alias"))?.resolve(alias).await;
         }
+        self.of_ours(alias).await
+    }
+
+    /// As [`Directory::resolve`], for the aliases of this server alone: what other servers are told.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn of_ours(&self, alias: &RoomAliasId) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
         if let Some(found) = self.resolve_local(alias).await? {
             return Ok(found);
         }
@@ -179,11 +187,8 @@ impl Directory {
         Err(Error::NotFound("room alias"))
     }
 
-    /// The room an alias of ours stands for, and servers that are in it, ourselves first.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn resolve_local(&self, alias: &RoomAliasId) -> Result<Option<(OwnedRoomId, Vec<OwnedServerName>)>> {
+    /// The room an alias in the database stands for, and servers that are in it, ourselves first.
+    async fn resolve_local(&self, alias: &RoomAliasId) -> Result<Option<(OwnedRoomId, Vec<OwnedServerName>)>> {
         let Some(found) = aliases::one(&mut self.cx.store.read().await?, alias.as_str()).await? else {
             return Ok(None);
         };
@@ -365,7 +370,10 @@ impl Directory {
     }
 
     /// A page of this server's list.
-    async fn own_public_rooms(&self, query: &Query) -> Result<Page> {
+    ///
+    /// # Errors
+    /// [`Error::InvalidParam`] for a token that is none.
+    pub async fn own_public_rooms(&self, query: &Query) -> Result<Page> {
         let since = query.since.as_deref().map(str::parse::<Since>).transpose()?;
         let start = since.unwrap_or(Since { rank: (i64::MAX, i64::MAX), is_upward: false });
         let len = query.limit.unwrap_or(PAGE_LEN).min(PAGE_LEN_MAX);

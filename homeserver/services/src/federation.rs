@@ -18,10 +18,11 @@ pub mod discovery;
 pub mod health;
 pub mod keys;
 pub mod queue;
-pub mod remote_aliases;
+pub mod remote_directory;
 pub mod remote_keys;
 pub mod remote_media;
 pub mod remote_profiles;
+pub mod remote_spaces;
 
 pub use crate::signing;
 
@@ -89,5 +90,14 @@ impl Federation {
     #[must_use]
     pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// Replace the key this server signs with; see [`signing::rotate`]. Returns the ids of the old one and the new one.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn rotate_key(&self) -> Result<(String, String)> {
+        let new = signing::rotate(&self.cx.store, &self.cx.randomness, &self.cx.clock).await?;
+        Ok((self.cx.signing_key.id(), new.id()))
     }
 }

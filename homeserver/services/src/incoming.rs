@@ -29,6 +29,7 @@ use crate::{
     Context, Result,
     federation::Federation,
     keys::Keys,
+    one_at_a_time::OneAtATime,
     presence::Presence,
     receipts::Receipts,
     timeline::{Timeline, now::RoomNow},
@@ -83,6 +84,8 @@ struct Inner {
     ephemeral: Ephemeral,
     /// Rooms that have a worker in this process.
     at_work: Mutex<HashSet<OwnedRoomId>>,
+    /// One transaction of a server at a time, as the specification has it: a server that sends many at once waits for itself.
+    turns: OneAtATime<OwnedServerName>,
     /// Events that wait, by the server that sent them.
     waiting: Mutex<HashMap<OwnedServerName, usize>>,
     /// Rung whenever an event has been judged.
@@ -102,6 +105,7 @@ impl Incoming {
             federation,
             ephemeral,
             at_work: Mutex::default(),
+            turns: OneAtATime::default(),
             waiting: Mutex::default(),
             judged: Bell::new(),
             room_permits: Semaphore::new(ROOMS_AT_ONCE_MAX),

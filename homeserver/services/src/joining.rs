@@ -5,10 +5,7 @@
 //!
 //! Source: Server-Server API, "Joining Rooms", "Inviting to a room", "Leaving Rooms (Rejecting Invites)", "Knocking upon a room".
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use room::{
     Pdu, auth,
@@ -37,6 +34,7 @@ use crate::{
     },
     incoming::{How, Incoming, Room, Taken},
     notify::Change,
+    one_at_a_time::OneAtATime,
     resident::{Resident, shown_outside},
     timeline::{Timeline, now::RoomNow},
 };
@@ -55,7 +53,7 @@ pub struct Joining {
     incoming: Incoming,
     resident: Resident,
     /// One join of a room at a time: the second finds the first one's work done.
-    turns: Arc<Mutex<HashMap<OwnedRoomId, Weak<tokio::sync::Mutex<()>>>>>,
+    turns: Arc<OneAtATime<OwnedRoomId>>,
 }
 
 /// A template with the rules of its room.
@@ -90,7 +88,21 @@ impl Joining {
         via: &[OwnedServerName],
         content: &JsonObject,
     ) -> Result<Arc<RoomNow>> {
-        let turn = self.turn(room_id);
+        let (joining, via) = (self.clone(), via.to_vec());
+        let (user, room_id, content) = (user.to_owned(), room_id.to_owned(), content.clone());
+        // On its own: the other server counts the user in from the moment it answers, whether or not ours still waits.
+        let joined = tokio::spawn(async move { joining.join_in_turn(&user, &room_id, &via, &content).await });
+        joined.await.map_err(|_| Error::Stopping)?
+    }
+
+    async fn join_in_turn(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        content: &JsonObject,
+    ) -> Result<Arc<RoomNow>> {
+        let turn = self.turns.of(&room_id.to_owned());
         let _turn = turn.lock().await;
         if let Ok(now) = self.timeline.room(room_id).await
             && now.has_local(self.cx.numbers.user(user).await?)
@@ -111,17 +123,6 @@ impl Joining {
             }
         }
         Err(problem)
-    }
-
-    fn turn(&self, room_id: &RoomId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = turns.get(room_id).and_then(Weak::upgrade) {
-            return turn;
-        }
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        let turn = Arc::new(tokio::sync::Mutex::new(()));
-        turns.insert(room_id.to_owned(), Arc::downgrade(&turn));
-        turn
     }
 
     /// Whom to ask, in order: those named, then the server the room's id names.
@@ -157,7 +158,8 @@ impl Joining {
 
         let event_id = join.event_id.clone();
         let request = create_join_event::v2::Request::new(room_id.to_owned(), event_id.clone(), join.to_federation());
-        let answer = client.send(server, request, Terms::LARGE.at_once()).await?.room_state;
+        let held = client.send_for_large(server, request, Terms::LARGE.at_once()).await?;
+        let answer = held.answer.room_state;
 
         let nid = self.timeline.reserve_room(room_id, prepared.rules).await?;
         let room = Room { nid, id: room_id.to_owned(), rules: prepared.rules };

@@ -209,29 +209,6 @@ impl Keys {
         Ok(self.cx.numbers.next_many(Family::DeviceChange, count).await?)
     }
 
-    /// Tell other servers of all devices of a local user who joined a room with servers that may not know them yet.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn announce(&self, user_nid: i64) -> Result<()> {
-        let mut tx = self.cx.store.read().await?;
-        let devices = device_keys::of_users(&mut tx, &[user_nid]).await?;
-        drop(tx);
-        if devices.is_empty() {
-            return Ok(());
-        }
-        let nids = self.change_numbers(devices.len()).await?;
-        let changes: Vec<_> = devices
-            .iter()
-            .zip(nids)
-            .map(|(device, nid)| NewChange { nid, user_nid, device_id: &device.device_id, viewer_nid: 0 })
-            .collect();
-        let mut tx = self.cx.store.begin().await?;
-        device_changes::put(&mut tx, &changes).await?;
-        self.publish(tx.commit().await?, user_nid);
-        Ok(())
-    }
-
     /// Delete what time has made useless. Run once an hour or so.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ pub mod keys;
 pub mod limits;
 pub mod media;
 pub mod notify;
+mod one_at_a_time;
 pub mod outgoing;
 pub mod place;
 pub mod presence;
@@ -182,7 +183,7 @@ impl Services {
         let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
         accounts.tokens.connect_appservices(Arc::new(registry.clone()));
         let outgoing = settings.federation.outgoing.clone();
-        let doorbell = federation::queue::Doorbell::new(settings.federation.is_enabled);
+        let doorbell = federation::queue::Doorbell::new(cx.notify.clone(), settings.federation.is_enabled);
         let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
         let asking = federation::remote_keys::Asking::new(federation.client().clone());
         let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(asking));
@@ -235,7 +236,9 @@ impl Services {
         let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored.clone(), registry);
         let relations = relations::Relations::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
         let directory = directory::Directory::new(cx.clone(), timeline.clone(), reading.clone(), appservices.clone());
+        directory.connect_remote(Arc::new(federation::remote_directory::Asking::new(federation.client().clone())));
         let spaces = spaces::Spaces::new(cx.clone(), timeline.clone());
+        spaces.connect_remote(Arc::new(federation::remote_spaces::Asking::new(federation.client().clone())));
         let search = search::Search::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
         let user_directory = user_directory::UserDirectory::new(cx.clone(), timeline.clone());
         let reports = reports::Reports::new(cx.clone(), timeline.clone(), reading.clone());
@@ -247,7 +250,7 @@ impl Services {
             appservices: appservices.clone(),
             joining: joining.clone(),
             incoming: incoming.clone(),
-            remote_aliases: federation::remote_aliases::Asking::new(federation.client().clone()),
+            directory: directory.clone(),
         };
         let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
         let sources = sync::Sources {

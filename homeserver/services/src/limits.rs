@@ -286,6 +286,10 @@ impl Inner {
             rate.ahead_us().to_string(),
             u8::from(counts).to_string(),
         ];
+        if !valkey.is_there() {
+            // Known to be away: nobody need wait to hear it again.
+            return None;
+        }
         let key = format!("{}rate:{key}", valkey.prefix());
         match valkey.client().eval::<u64, _, _, _>(SCRIPT, vec![key], arguments).await {
             Ok(wait_us) => Some(Duration::from_micros(wait_us)),

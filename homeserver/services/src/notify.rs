@@ -6,7 +6,8 @@
 //! instance that died between its commit and its news) is repaired from the database; once a second the counter itself is
 //! compared, so the last message may be lost too.
 //!
-//! News without a position (typing, presence, revoked tokens) travel as [`Whisper`]s: not ordered, not repaired.
+//! News without a position (typing, presence, revoked tokens) travel as [`Whisper`]s: not ordered, and not repaired, for nobody
+//! can ask for them again. But their loss is noticed ([`Whisper::Missed`]), and then nothing is kept on their word.
 
 use std::{
     collections::BTreeMap,
@@ -32,6 +33,8 @@ const HOLE_WAIT: Duration = Duration::from_millis(50);
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// Changes kept while they wait for an earlier one; beyond it the database is asked.
 const PENDING_MAX: usize = 10_000;
+/// Positions of which a repair names each event that changed; beyond it all events count as changed.
+const REPAIRED_EVENTS_MAX: i64 = 5_000;
 
 /// What one commit changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,12 +43,15 @@ pub struct Change {
     pub first: i64,
     /// Last position taken.
     pub last: i64,
-    /// Rooms with new events in the timeline.
+    /// Rooms with new events in the timeline, each with the position of its newest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rooms: Vec<i64>,
+    pub rooms: Vec<(i64, i64)>,
     /// Those of `rooms` whose current state changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub state_rooms: Vec<i64>,
+    /// Those of `state_rooms` whose memberships changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub member_rooms: Vec<i64>,
     /// Rooms with new receipts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub receipt_rooms: Vec<i64>,
@@ -61,6 +67,12 @@ pub struct Change {
     /// Users whose devices or keys changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub device_users: Vec<i64>,
+    /// Events that were stored before and changed (redacted, or kept as outliers and now in their place), with their flags now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<(i64, i64)>,
+    /// There may be more such events than `events` says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_event: bool,
 }
 
 impl Change {
@@ -76,18 +88,33 @@ impl Change {
 pub enum Whisper {
     /// Who types in a room changed: room, the users that type now.
     Typing(i64, Vec<i64>),
-    /// Presence of users changed: user, the presence content as JSON.
-    Presence(Vec<(i64, String)>),
-    /// Access tokens that end now, by hash; an empty list of a user means all of theirs.
+    /// Presence of users changed, or goes on: user, the presence content as JSON.
+    Presence(Voucher, Vec<(i64, String)>),
+    /// Access tokens that end now, by hash.
     Revoked(Vec<String>),
     /// A cached answer about this key must be asked again: family, key.
     Forget(String, String),
+    /// Messages to devices wait for these servers.
+    Outbox(Vec<String>),
+    /// Whispers of other instances may have been lost: what is remembered on their word must be asked again. Never sent.
+    Missed,
+}
+
+/// Who stands for a presence: the instance (by a random number) that sees the user, or the user's own server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Voucher {
+    /// An instance of ours.
+    Instance(u64),
+    /// Another server.
+    Server,
 }
 
 /// Carries news to the other instances. Delivery may fail, double or reorder; nothing relies on it but speed.
 pub trait Bus: fmt::Debug + Send + Sync {
     /// Send to every other instance; must not wait.
     fn send(&self, message: &Message);
+    /// Whether the others are heard at this moment.
+    fn hears(&self) -> bool;
 }
 
 /// What travels on a [`Bus`].
@@ -173,6 +200,26 @@ impl Notify {
         self.0.whisper_listeners.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
     }
 
+    /// Whether there may be other instances.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        self.0.bus.get().is_some()
+    }
+
+    /// Whether whispers of the other instances, if there are any, reach us now. While they do not, nothing may be remembered that
+    /// a whisper would end.
+    #[must_use]
+    pub fn hears_others(&self) -> bool {
+        self.0.bus.get().is_none_or(|bus| bus.hears())
+    }
+
+    /// Whispers of others may have been lost.
+    pub fn missed(&self) {
+        self.hear(&Whisper::Missed);
+        // Changes that were lost are found by their positions; nobody need wait for the next comparison.
+        self.0.hole.notify_one();
+    }
+
     /// Tell what a commit of ours changed. A change that took no position is ignored.
     pub fn publish(&self, change: Change) {
         if change.first > change.last {
@@ -200,6 +247,10 @@ impl Notify {
         }
     }
 
+    fn pending(&self) -> std::sync::MutexGuard<'_, BTreeMap<i64, Change>> {
+        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn hear(&self, whisper: &Whisper) {
         for listener in self.0.whisper_listeners.read().unwrap_or_else(PoisonError::into_inner).iter() {
             listener(whisper);
@@ -209,7 +260,7 @@ impl Notify {
     /// Put a change in its place and tell all that are now in order. The lock is held while listeners run, so that they see
     /// one order.
     fn accept(&self, change: Change) {
-        let mut pending = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.pending();
         if change.last <= self.stable() {
             return;
         }
@@ -239,16 +290,23 @@ impl Notify {
     /// Wait for a sign of a hole (or, when others write too, for the next comparison), then mend it.
     async fn watch_for_holes(&self) -> Result<()> {
         let alone = self.0.bus.get().is_none() && self.0.store.is_embedded();
+        let (every, may_be_behind) = if alone { (COMPARE_EVERY * 60, false) } else { (COMPARE_EVERY, true) };
         tokio::select! {
-            () = self.0.hole.notified() => tokio::time::sleep(HOLE_WAIT).await,
-            () = tokio::time::sleep(COMPARE_EVERY), if !alone => {}
-            () = tokio::time::sleep(COMPARE_EVERY * 60), if alone => return Ok(()),
+            () = self.0.hole.notified() => {}
+            () = tokio::time::sleep(every) => {}
         }
-        let has_hole = !self.0.pending.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        if has_hole || !alone {
-            self.repair().await?;
+        let has_hole = !self.pending().is_empty();
+        if !has_hole && !may_be_behind {
+            return Ok(());
         }
-        Ok(())
+        let behind =
+            if has_hole { self.stable() + 1 } else { timeline::newest(&mut self.0.store.read().await?).await? };
+        if behind <= self.stable() {
+            return Ok(());
+        }
+        // What is on its way arrives by itself.
+        tokio::time::sleep(HOLE_WAIT).await;
+        if behind > self.stable() { self.repair().await } else { Ok(()) }
     }
 
     /// Ask the database what happened after the last position told, and tell it.
@@ -264,17 +322,22 @@ impl Notify {
         }
         let rooms = timeline::changed_rooms(&mut tx, stable, newest).await?;
         let other = streams::changed(&mut tx, stable, newest).await?;
+        let any_event = newest - stable > REPAIRED_EVENTS_MAX;
+        let events = if any_event { Vec::new() } else { timeline::changed_events(&mut tx, stable, newest).await? };
         drop(tx);
         self.accept(Change {
             first: stable + 1,
             last: newest,
-            state_rooms: rooms.clone(),
+            state_rooms: rooms.iter().map(|(nid, _)| *nid).collect(),
+            member_rooms: rooms.iter().map(|(nid, _)| *nid).collect(),
             rooms,
             receipt_rooms: other.receipt_rooms,
             users: other.users,
             members: other.members,
             inboxes: other.inboxes,
             device_users: other.device_users,
+            events,
+            any_event,
         });
         Ok(())
     }

@@ -6,7 +6,11 @@
 //! * Changes are told to the other instances ([`Whisper::Presence`]) and to federation in batches: a change of state or status at
 //!   the next round, but not within [`Settings::quiet`] of the user's last; mere activity at most once in
 //!   [`Settings::coalesce`].
-//! * Each instance knows its own devices and what the others told; the newest telling counts.
+//! * Each instance knows its own devices and what the others told. An instance goes on telling of the users it sees every
+//!   [`VOUCHED_EVERY`]; whom no instance has told of for [`VOUCHED_FOR`] has gone with the instance that saw them.
+//!
+//! Readers follow [`Presence::serial`], a count that is never behind the clock in milliseconds: so the count in a token of one
+//! instance means the same to another, as far as their clocks agree.
 
 use std::{
     collections::HashMap,
@@ -19,7 +23,11 @@ use ruma::{OwnedDeviceId, UserId, presence::PresenceState};
 use serde::{Deserialize, Serialize};
 use storage::members;
 
-use crate::{Context, Error, Result, accounts::User, notify::Whisper};
+use crate::{
+    Context, Error, Result,
+    accounts::User,
+    notify::{Voucher, Whisper},
+};
 
 /// Users whose presence is remembered; beyond it, those longest unchanged are forgotten.
 const USERS_MAX: usize = 200_000;
@@ -29,6 +37,10 @@ const DEVICES_PER_USER_MAX: usize = 32;
 const STATUS_BYTES_MAX: usize = 2048;
 /// How often devices are looked at and changes told.
 const ROUND_EVERY: Duration = Duration::from_secs(1);
+/// How often the other instances are told of users who are still there.
+pub const VOUCHED_EVERY: Duration = Duration::from_secs(60);
+/// How long the telling of another instance is believed.
+pub const VOUCHED_FOR: Duration = Duration::from_secs(150);
 
 /// How presence behaves.
 #[derive(Debug, Clone)]
@@ -110,6 +122,10 @@ struct Entry {
     /// Whether the others still have to be told.
     is_untold: bool,
     told_ms: u64,
+    /// What another instance that sees the user says of them, and when it last did.
+    vouched: Option<(PresenceState, u64)>,
+    /// What the devices here say: all that this instance vouches for.
+    own: PresenceState,
 }
 
 #[derive(Debug, Default)]
@@ -123,6 +139,8 @@ type LocalListener = Box<dyn Fn(&[(i64, Seen)]) + Send + Sync>;
 struct Inner {
     cx: Context,
     settings: Settings,
+    /// This instance, among those that vouch.
+    own: Voucher,
     state: Mutex<State>,
     local: OnceLock<LocalListener>,
 }
@@ -142,14 +160,15 @@ impl Presence {
     #[must_use]
     pub fn new(cx: Context, settings: Settings) -> Self {
         let is_on = settings.is_on;
-        let presence = Self(Arc::new(Inner { cx, settings, state: Mutex::default(), local: OnceLock::new() }));
+        let own = Voucher::Instance(cx.randomness.below(u64::MAX));
+        let presence = Self(Arc::new(Inner { cx, settings, own, state: Mutex::default(), local: OnceLock::new() }));
         if !is_on {
             return presence;
         }
         let weak = Arc::downgrade(&presence.0);
         presence.0.cx.notify.on_whisper(move |whisper| {
-            if let (Whisper::Presence(users), Some(inner)) = (whisper, weak.upgrade()) {
-                Self(inner).hear(users);
+            if let (Whisper::Presence(voucher, users), Some(inner)) = (whisper, weak.upgrade()) {
+                Self(inner).hear(*voucher, users);
             }
         });
         let weak = Arc::downgrade(&presence.0);
@@ -193,12 +212,13 @@ impl Presence {
             }
             device.wanted = presence;
         });
+        let now_ms = self.0.cx.clock.now_ms();
         let mut state = self.state();
         if let Some(entry) = state.users.get_mut(&user.nid) {
             let status_msg = status_msg.filter(|words| !words.is_empty());
             if entry.seen.status_msg != status_msg {
                 entry.seen.status_msg = status_msg;
-                state.changed(user.nid);
+                state.changed(user.nid, now_ms);
             }
         }
         Ok(())
@@ -231,7 +251,7 @@ impl Presence {
     pub fn receive(&self, user_nid: i64, seen: Seen) {
         if self.is_on() && is_known(&seen.presence) {
             let told = vec![(user_nid, serde_json::to_string(&seen).unwrap_or_default())];
-            self.0.cx.notify.whisper(&Whisper::Presence(told));
+            self.0.cx.notify.whisper(&Whisper::Presence(Voucher::Server, told));
         }
     }
 
@@ -286,7 +306,7 @@ impl Presence {
         (changed, state.serial)
     }
 
-    /// Counts the changes in this process.
+    /// Count of the last change.
     #[must_use]
     pub fn serial(&self) -> u64 {
         self.state().serial
@@ -319,73 +339,110 @@ impl Presence {
     /// Look at all devices, then tell what changed. Runs by itself once a second.
     pub fn round(&self) {
         let now_ms = self.0.cx.clock.now_ms();
-        let settings = &self.0.settings;
-        let told: Vec<(i64, Seen)> = {
-            let mut state = self.state();
-            let with_devices: Vec<i64> =
-                state.users.iter().filter(|(_, e)| !e.devices.is_empty()).map(|(nid, _)| *nid).collect();
-            for user_nid in with_devices {
-                state.look_at(user_nid, now_ms, settings);
-            }
-            let quiet_ms = ms(settings.quiet);
-            state
-                .users
-                .iter_mut()
-                .filter(|(_, entry)| entry.is_untold && now_ms >= entry.told_ms + quiet_ms)
-                .map(|(user_nid, entry)| {
-                    entry.is_untold = false;
-                    entry.told_ms = now_ms;
-                    (*user_nid, entry.seen.clone())
-                })
-                .collect()
-        };
-        if told.is_empty() {
-            return;
-        }
-        if let Some(listener) = self.0.local.get() {
+        let (told, whispered) = self.state().round(now_ms, &self.0.settings);
+        if let Some(listener) = self.0.local.get().filter(|_| !told.is_empty()) {
             listener(&told);
         }
-        let told =
-            told.into_iter().map(|(nid, seen)| (nid, serde_json::to_string(&seen).unwrap_or_default())).collect();
-        self.0.cx.notify.whisper(&Whisper::Presence(told));
+        if whispered.is_empty() {
+            return;
+        }
+        let whispered =
+            whispered.into_iter().map(|(nid, seen)| (nid, serde_json::to_string(&seen).unwrap_or_default())).collect();
+        self.0.cx.notify.whisper(&Whisper::Presence(self.0.own, whispered));
     }
 
     /// Take what an instance told; this one hears itself too, and then nothing is new.
-    fn hear(&self, users: &[(i64, String)]) {
+    fn hear(&self, voucher: Voucher, users: &[(i64, String)]) {
+        let now_ms = self.0.cx.clock.now_ms();
         let mut state = self.state();
         for (user_nid, told) in users {
             let Ok(seen) = serde_json::from_str::<Seen>(told) else { continue };
             state.make_room();
             let entry = state.users.entry(*user_nid).or_insert_with(Entry::new);
-            // An instance that sees the user itself knows better than one that lost sight of them.
-            let is_here = entry.devices.values().any(|device| device.last_sync_ms > 0);
-            if entry.seen == seen || (is_here && rank(&seen.presence) < rank(&entry.seen.presence)) {
+            if voucher != self.0.own {
+                let is_seen = voucher != Voucher::Server && seen.presence != PresenceState::Offline;
+                entry.vouched = is_seen.then(|| (seen.presence.clone(), now_ms));
+            }
+            if entry.seen == seen || voucher == self.0.own {
+                continue;
+            }
+            // An instance that sees the user itself knows better than one that lost sight of them, and says so.
+            if !entry.devices.is_empty() && rank(&seen.presence) < rank(&entry.seen.presence) {
+                entry.is_untold |= entry.is_best_here();
                 continue;
             }
             entry.seen = seen;
-            state.serial += 1;
-            let serial = state.serial;
-            if let Some(entry) = state.users.get_mut(user_nid) {
-                entry.serial = serial;
-            }
+            state.count(*user_nid, now_ms);
         }
     }
 }
 
 impl Entry {
     fn new() -> Self {
-        Self { seen: Seen::offline(), devices: HashMap::new(), serial: 0, is_untold: false, told_ms: 0 }
+        Self {
+            seen: Seen::offline(),
+            devices: HashMap::new(),
+            serial: 0,
+            is_untold: false,
+            told_ms: 0,
+            vouched: None,
+            own: PresenceState::Offline,
+        }
+    }
+
+    /// Whether nobody sees more of the user than this instance does.
+    fn is_best_here(&self) -> bool {
+        !self.devices.is_empty() && rank(&self.own) >= rank(&self.seen.presence)
+    }
+
+    /// What this instance vouches for.
+    fn own(&self) -> Seen {
+        let currently_active = self.seen.currently_active && self.own == PresenceState::Online;
+        Seen { presence: self.own.clone(), currently_active, ..self.seen.clone() }
     }
 }
 
 impl State {
-    fn changed(&mut self, user_nid: i64) {
-        self.serial += 1;
-        let serial = self.serial;
+    /// Readers should learn of a user's change.
+    fn count(&mut self, user_nid: i64, now_ms: u64) {
+        self.serial = now_ms.max(self.serial + 1);
         if let Some(entry) = self.users.get_mut(&user_nid) {
-            entry.serial = serial;
+            entry.serial = self.serial;
+        }
+    }
+
+    /// Readers and the other instances should learn of a user's change.
+    fn changed(&mut self, user_nid: i64, now_ms: u64) {
+        self.count(user_nid, now_ms);
+        if let Some(entry) = self.users.get_mut(&user_nid) {
             entry.is_untold = true;
         }
+    }
+
+    /// Look at everybody: who changed, as all see them; and whom the other instances are told of, as this one sees them.
+    fn round(&mut self, now_ms: u64, settings: &Settings) -> (Vec<(i64, Seen)>, Vec<(i64, Seen)>) {
+        let looked_at: Vec<i64> = self
+            .users
+            .iter()
+            .filter(|(_, e)| !e.devices.is_empty() || e.vouched.is_some())
+            .map(|(nid, _)| *nid)
+            .collect();
+        for user_nid in looked_at {
+            self.look_at(user_nid, now_ms, settings);
+        }
+        let (mut told, mut whispered) = (Vec::new(), Vec::new());
+        for (user_nid, entry) in &mut self.users {
+            let is_due = entry.is_untold && now_ms >= entry.told_ms + ms(settings.quiet);
+            if is_due {
+                told.push((*user_nid, entry.seen.clone()));
+            }
+            if is_due || entry.is_best_here() && now_ms >= entry.told_ms + ms(VOUCHED_EVERY) {
+                whispered.push((*user_nid, entry.own()));
+                entry.told_ms = now_ms;
+                entry.is_untold &= !is_due;
+            }
+        }
+        (told, whispered)
     }
 
     /// Derive a user's presence from their devices; forget devices that are gone.
@@ -395,7 +452,13 @@ impl State {
         let last_active_ms =
             entry.devices.values().map(|d| d.last_active_ms).max().unwrap_or(0).max(entry.seen.last_active_ms);
         entry.devices.retain(|_, device| now_ms < device.last_sync_ms + ms(settings.offline_after));
-        let presence = entry
+        entry.vouched.take_if(|(_, told_ms)| now_ms >= *told_ms + ms(VOUCHED_FOR));
+        if entry.devices.is_empty() && entry.vouched.is_some() {
+            // Gone from here, and seen by another instance: that one tells.
+            entry.own = PresenceState::Offline;
+            return;
+        }
+        entry.own = entry
             .devices
             .values()
             .map(|device| match &device.wanted {
@@ -404,6 +467,9 @@ impl State {
             })
             .max_by_key(rank)
             .unwrap_or(PresenceState::Offline);
+        let vouched = entry.vouched.iter().map(|(presence, _)| presence);
+        let presence = vouched.chain([&entry.own]).max_by_key(|presence| rank(presence)).cloned();
+        let presence = presence.unwrap_or(PresenceState::Offline);
         let currently_active = presence == PresenceState::Online && now_ms < last_active_ms + ms(settings.coalesce) * 2;
         let is_other = presence != entry.seen.presence || currently_active != entry.seen.currently_active;
         // While somebody counts as active, the exact time interests nobody.
@@ -412,7 +478,7 @@ impl State {
         entry.seen.currently_active = currently_active;
         entry.seen.last_active_ms = last_active_ms;
         if is_other || is_later {
-            self.changed(user_nid);
+            self.changed(user_nid, now_ms);
         }
     }
 

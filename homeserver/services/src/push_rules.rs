@@ -191,11 +191,15 @@ impl Rules {
         let ready: Arc<Cache<i64, Arc<Ready>>> = Arc::new(Cache::new(USERS_MAX));
         let weak = Arc::downgrade(&ready);
         cx.notify.on_whisper(move |whisper| {
-            if let Whisper::Forget(family, key) = whisper
-                && family == FORGET_RULES
-                && let (Ok(user_nid), Some(ready)) = (key.parse::<i64>(), weak.upgrade())
-            {
-                ready.remove(&user_nid);
+            let Some(ready) = weak.upgrade() else { return };
+            match whisper {
+                Whisper::Forget(family, key) if family == FORGET_RULES => {
+                    if let Ok(user_nid) = key.parse::<i64>() {
+                        ready.remove(&user_nid);
+                    }
+                }
+                Whisper::Missed => ready.clear(),
+                _ => {}
             }
         });
         let nobody = UserId::parse(format!("@:{}", cx.server_name)).expect("an empty localpart is allowed");

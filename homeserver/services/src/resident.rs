@@ -21,8 +21,7 @@ use room::{
     visibility::{At, server_may_see},
 };
 use ruma::{
-    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName,
-    events::room::member::MembershipState,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, ServerName, events::room::member::MembershipState,
 };
 use storage::events::flags;
 
@@ -38,9 +37,6 @@ use crate::{
     incoming::Incoming,
     timeline::{Timeline, events::Stored, now::RoomNow, snapshots::Snapshot},
 };
-
-/// Servers named beside a room when its alias is asked for.
-const SERVERS_TOLD_MAX: usize = 50;
 
 /// Answers other servers about rooms. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -98,21 +94,6 @@ impl Resident {
             return Err(Error::forbidden("the server is not in the room"));
         }
         Ok(now)
-    }
-
-    /// The room an alias of ours stands for, and servers that are in it.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub async fn alias(&self, alias: &RoomAliasId) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
-        let found = storage::aliases::one(&mut self.cx.store.read().await?, alias.as_str()).await?;
-        let room_id = found.and_then(|found| OwnedRoomId::try_from(found.room_id).ok());
-        let room_id = room_id.ok_or(Error::NotFound("room alias"))?;
-        let mut servers = vec![self.cx.server_name.clone()];
-        if let Ok(now) = self.timeline.room(&room_id).await {
-            servers.extend(self.incoming.servers_of(&now).await?.into_iter().take(SERVERS_TOLD_MAX));
-        }
-        Ok((room_id, servers))
     }
 
     /// One event, for a server that takes part in its room.

@@ -32,8 +32,8 @@ use crate::{
     Context, Error, Result,
     accounts::User,
     appservices::Appservices,
+    directory::Directory,
     error::Code,
-    federation::remote_aliases,
     incoming::Incoming,
     joining::Joining,
     profiles::Profiles,
@@ -74,8 +74,8 @@ pub struct Sources {
     pub joining: Joining,
     /// The past of rooms, from other servers.
     pub incoming: Incoming,
-    /// Aliases of other servers.
-    pub remote_aliases: remote_aliases::Asking,
+    /// What rooms are called.
+    pub directory: Directory,
 }
 
 /// Rooms. Cheap to clone.
@@ -108,39 +108,10 @@ impl Rooms {
         &self.settings
     }
 
-    /// The room a name stands for, and servers that may know it.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; what the other server's failure was.
-    pub async fn resolve(&self, alias: &RoomAliasId) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
-        if !self.cx.is_us(alias.server_name()) {
-            return self.from.remote_aliases.resolve(alias).await;
-        }
-        if let Some(room_id) = self.resolve_local(alias).await? {
-            return Ok((room_id, Vec::new()));
-        }
-        // An application service may make the room this moment.
-        if self.from.appservices.query_alias(alias).await
-            && let Some(room_id) = self.resolve_local(alias).await?
-        {
-            return Ok((room_id, Vec::new()));
-        }
-        Err(Error::NotFound("room alias"))
-    }
-
-    /// The room an alias of ours stands for.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn resolve_local(&self, alias: &RoomAliasId) -> Result<Option<OwnedRoomId>> {
-        let found = aliases::one(&mut self.cx.store.read().await?, alias.as_str()).await?;
-        found.map(|found| OwnedRoomId::try_from(found.room_id).map_err(Error::internal)).transpose()
-    }
-
     /// The room somebody names by id or alias, and servers that may know it.
     async fn named(&self, name: &RoomOrAliasId) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
         match <&RoomAliasId>::try_from(name) {
-            Ok(alias) => self.resolve(alias).await,
+            Ok(alias) => self.from.directory.resolve(alias).await,
             Err(_) => Ok((OwnedRoomId::try_from(name.as_str()).map_err(Error::internal)?, Vec::new())),
         }
     }

@@ -237,9 +237,10 @@ impl Spaces {
             None => PAGE_LEN,
         };
         // One more than shown says whether there is more.
-        let mut rooms = self.walk(user, room_id, &from, from.given + len + 1).await?;
-        let has_more = rooms.len() > from.given + len;
-        rooms.truncate(from.given + len);
+        let end = from.given.saturating_add(len);
+        let mut rooms = self.walk(user, room_id, &from, end.saturating_add(1)).await?;
+        let has_more = rooms.len() > end;
+        rooms.truncate(end);
         let given = rooms.len();
         rooms.drain(..from.given.min(given));
         let next_batch = has_more.then(|| Place { given, ..from }.to_string());

@@ -77,6 +77,8 @@ pub struct Request {
     pub timeout: Duration,
     /// State as after the timeline (MSC4222) instead of before it.
     pub use_state_after: bool,
+    /// The client knows it by its unstable name alone (`org.matrix.msc4222.state_after`).
+    pub is_unstable_state_after: bool,
     /// The presence the client wants to show.
     pub set_presence: PresenceState,
 }
@@ -213,6 +215,10 @@ impl Sync {
         let entry = self.watch.user(request.user.nid);
         let deadline = tokio::time::Instant::now() + request.timeout.min(TIMEOUT_MAX);
         let mut since = request.since;
+        if since.is_some_and(|s| s.pos > self.cx.notify.stable()) {
+            // The token is of an instance that has heard more than this one.
+            self.cx.notify.repair().await?;
+        }
         loop {
             // Listen before looking: what comes in between rings.
             let rung = entry.rung();
@@ -221,8 +227,7 @@ impl Sync {
             let until = self.cx.notify.stable().max(entry.pos());
             let typing = self.from.typing.serial();
             let must_answer = since.is_none() || request.full_state;
-            let is_quiet =
-                since.is_some_and(|s| entry.is_quiet_since(s.pos) && s.typing >= typing.min(s.typing.max(typing)));
+            let is_quiet = since.is_some_and(|s| self.watch.is_quiet(&entry, s.pos) && s.typing >= typing);
             let is_over = tokio::time::Instant::now() >= deadline;
             if must_answer || !is_quiet || is_over {
                 let response = self.answer(request, &entry, since, until).await?;
@@ -256,13 +261,12 @@ impl Sync {
         token.typing = self.from.typing.serial();
         // Where nothing happened the rooms need not be looked through.
         let is_quiet =
-            since.is_some_and(|s| !request.full_state && entry.is_quiet_since(s.pos) && s.typing == token.typing);
-        let mut is_moving = false;
+            since.is_some_and(|s| !request.full_state && self.watch.is_quiet(entry, s.pos) && s.typing >= token.typing);
         if !is_quiet {
             let account_data = answer.account_data(since).await?;
-            is_moving = answer.rooms(since, &account_data, &mut response).await?;
+            answer.rooms(since, &account_data, &mut response).await?;
         }
-        answer.devices(since, is_moving, &mut response, &mut token).await?;
+        answer.devices(since, &mut response, &mut token).await?;
         answer.presence(since, &mut response, &mut token).await?;
         response.next_batch = token.to_string();
         Ok(response)

@@ -112,15 +112,7 @@ impl Timeline {
         let writer = Writer::start(cx.clone(), events.clone());
         let cells = Cells::default();
         let watched = cells.clone();
-        cx.notify.on_change(move |change| {
-            for nid in &change.rooms {
-                if let Some(cell) = watched.peek(*nid)
-                    && cell.stored().is_some_and(|now| now.last_pos < change.first)
-                {
-                    cell.outdated();
-                }
-            }
-        });
+        cx.notify.on_change(move |change| watched.hear(change));
         let (called, powers) = (notifying::called_cache(), Arc::new(quick_cache::sync::Cache::new(POWERS_MAX)));
         Self { cx, events, snapshots, cells, writer, forks: Arc::default(), rules, called, powers }
     }
@@ -170,10 +162,12 @@ impl Timeline {
     pub async fn now_many(&self, nids: &[i64]) -> Result<Vec<Arc<RoomNow>>> {
         let mut found = Vec::with_capacity(nids.len());
         let mut left = Vec::new();
-        for nid in nids {
-            match self.now_remembered(*nid) {
+        // The cells are there before the rooms are read, so that news which come meanwhile find them.
+        let cells: Vec<Arc<Cell>> = nids.iter().map(|nid| self.cells.get(*nid)).collect();
+        for cell in &cells {
+            match cell.stored() {
                 Some(now) => found.push(now),
-                None => left.push(*nid),
+                None => left.push(cell.nid),
             }
         }
         for now in self.load_many(&left).await? {
@@ -190,6 +184,12 @@ impl Timeline {
         self.cells.peek(nid)?.stored()
     }
 
+    /// Who is in a room, if that is in memory: also when other instances have written messages since.
+    #[must_use]
+    pub fn inhabitants_remembered(&self, nid: i64) -> Option<Arc<Inhabitants>> {
+        self.cells.peek(nid)?.inhabitants()
+    }
+
     /// All events of a room after a position, if memory reaches back so far.
     #[must_use]
     pub fn recent_since(&self, nid: i64, since: i64) -> Option<Vec<Arc<Recent>>> {
@@ -200,16 +200,14 @@ impl Timeline {
         self.load_many(&[nid]).await?.pop().ok_or(Error::NotFound("room"))
     }
 
-    /// Read rooms from the database: five statements, however many they are.
+    /// Read rooms from the database: four statements, however many they are.
     async fn load_many(&self, nids: &[i64]) -> Result<Vec<Arc<RoomNow>>> {
         if nids.is_empty() {
             return Ok(Vec::new());
         }
         let mut tx = self.cx.store.read().await?;
-        // Positions are read first: an event stored in between then makes the rest newer than they say, never older.
-        let positions: HashMap<i64, i64> =
-            storage::timeline::room_positions(&mut tx, nids).await?.into_iter().collect();
-        let heads = storage::rooms::by_nids(&mut tx, nids).await?;
+        // Heads and positions first: an event stored in between then makes the rest newer than they say, never older.
+        let placed = storage::rooms::placed(&mut tx, nids).await?;
         let mut inhabitants: HashMap<i64, Vec<Inhabitant>> = HashMap::new();
         for row in storage::members::inhabitants(&mut tx, nids).await? {
             inhabitants.entry(row.room_nid).or_default().push(row);
@@ -217,10 +215,10 @@ impl Timeline {
         let facts = storage::rooms::facts(&mut tx, nids).await?;
         drop(tx);
         let mut facts: HashMap<i64, Facts> = facts.into_iter().map(|facts| (facts.room_nid, facts)).collect();
-        let states: Vec<i64> = heads.iter().map(|head| head.state_nid).collect();
+        let states: Vec<i64> = placed.iter().map(|room| room.head.state_nid).collect();
         let snapshots = self.snapshots.by_nids(&states).await?;
-        let mut rooms = Vec::with_capacity(heads.len());
-        for head in heads {
+        let mut rooms = Vec::with_capacity(placed.len());
+        for storage::rooms::Placed { head, last_pos } in placed {
             let nid = head.nid;
             let (room_id, rules) = events::nature(&head)?;
             self.events.learn_room(nid, (room_id.clone(), rules));
@@ -238,7 +236,7 @@ impl Timeline {
                 is_partial: head.is_partial,
                 inhabitants: Arc::new(Inhabitants::of(&inhabitants.remove(&nid).unwrap_or_default())),
                 facts: Arc::new(facts.remove(&nid).unwrap_or(Facts { room_nid: nid, ..Facts::default() })),
-                last_pos: positions.get(&nid).copied().unwrap_or(0),
+                last_pos,
             }));
         }
         Ok(rooms)

@@ -4,8 +4,8 @@
 //! user's request came to ends their typing when its time is over and tells the others; should it die, they end what it told
 //! them after [`TIMEOUT_MAX`]. A lost whisper is mended by the next change of the room.
 //!
-//! Readers follow [`Typing::serial`], a count of this process's own: a token that holds one means nothing to another process, and
-//! a reader that comes with a foreign one is simply given the present list.
+//! Readers follow [`Typing::serial`], a count that is never behind the clock in milliseconds: so the count in a token of one
+//! instance means the same to another, as far as their clocks agree.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -122,7 +122,7 @@ impl Typing {
         rooms.iter().copied().filter(|nid| state.rooms.get(nid).is_some_and(|room| room.serial > since)).collect()
     }
 
-    /// Counts the changes in this process.
+    /// Count of the last change.
     #[must_use]
     pub fn serial(&self) -> u64 {
         self.state().serial
@@ -151,7 +151,7 @@ impl Typing {
                 }
                 None => room.until_ms.remove(&user_nid).is_some(),
             };
-            is_new.then(|| state.changed(room_nid))
+            is_new.then(|| state.changed(room_nid, now_ms))
         };
         if let Some(typists) = news {
             self.0.cx.notify.whisper(&Whisper::Typing(room_nid, typists));
@@ -164,7 +164,8 @@ impl Typing {
 
     /// Take a list that an instance told (this one hears itself too, and then nothing is new).
     fn hear(&self, room_nid: i64, user_nids: &[i64]) {
-        let until_ms = self.0.cx.clock.now_ms() + ms(TIMEOUT_MAX);
+        let now_ms = self.0.cx.clock.now_ms();
+        let until_ms = now_ms + ms(TIMEOUT_MAX);
         let mut state = self.state();
         if !state.rooms.contains_key(&room_nid) && (user_nids.is_empty() || state.rooms.len() >= ROOMS_MAX) {
             return;
@@ -176,7 +177,7 @@ impl Typing {
             room.until_ms.entry(*user_nid).or_insert((until_ms, false));
         }
         if !room.until_ms.keys().copied().eq(before) {
-            state.changed(room_nid);
+            state.changed(room_nid, now_ms);
         }
     }
 
@@ -201,7 +202,7 @@ impl Typing {
                     changed.push(*room_nid);
                 }
             }
-            let news = changed.into_iter().map(|nid| (nid, state.changed(nid))).collect();
+            let news = changed.into_iter().map(|nid| (nid, state.changed(nid, now_ms))).collect();
             state.forget_quiet_rooms();
             news
         };
@@ -221,8 +222,8 @@ const QUIET_ROOMS_MAX: usize = 5000;
 
 impl State {
     /// Count a change of a room; returns who types there now.
-    fn changed(&mut self, room_nid: i64) -> Vec<i64> {
-        self.serial += 1;
+    fn changed(&mut self, room_nid: i64, now_ms: u64) -> Vec<i64> {
+        self.serial = now_ms.max(self.serial + 1);
         let serial = self.serial;
         self.rooms.get_mut(&room_nid).map_or_else(Vec::new, |room| {
             room.serial = serial;

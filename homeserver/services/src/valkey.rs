@@ -54,6 +54,12 @@ impl Valkey {
         }
     }
 
+    /// Whether the connection stands, as far as is known.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.client.is_connected()
+    }
+
     /// The connection.
     #[must_use]
     pub fn client(&self) -> &Client {

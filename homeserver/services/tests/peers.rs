@@ -345,20 +345,6 @@ async fn a_device_that_goes_is_told_and_goes() {
 }
 
 #[tokio::test]
-async fn a_copy_is_not_trusted_after_the_last_shared_room() {
-    let mut pair = Pair::meet().await;
-    pair.alice_sees().await;
-    let bob_nid = pair.ours.cx.numbers.user(&pair.bob.user_id).await.unwrap();
-
-    pair.ours.joins(&[&pair.bob.user_id], "leave").await;
-    pair.ours.keys.stopped_sharing(&[bob_nid]).await.unwrap();
-    pair.bob_changes("unheard").await;
-    pair.ours.joins(&[&pair.bob.user_id], "join").await;
-
-    assert_eq!(pair.alice_sees().await.as_deref(), Some("unheard"));
-}
-
-#[tokio::test]
 async fn a_server_that_does_not_answer_is_named_and_its_users_left_out() {
     let pair = Pair::meet().await;
     pair.wire.is_cut.store(true, Ordering::SeqCst);
@@ -430,18 +416,6 @@ async fn a_master_key_of_another_server_is_told_and_shown() {
     let shown = pair.ours.query(&pair.alice, &pair.bob.user_id).await;
     let shown: Value = serde_json::from_str(shown.master[&pair.bob.user_id].json().get()).unwrap();
     assert_eq!(shown, key);
-}
-
-#[tokio::test]
-async fn a_joining_user_is_announced_with_all_their_devices() {
-    let mut pair = Pair::meet().await;
-
-    pair.theirs.keys.announce(pair.bob.nid).await.unwrap();
-
-    let updates = pair.updates().await;
-    let [Edu::DeviceListUpdate(update)] = &updates[..] else { panic!("{updates:?}") };
-    assert_eq!((update.user_id.as_str(), update.device_id.as_str()), ("@bob:theirs.example", "B"));
-    assert!(update.keys.is_some() && update.prev_id.len() == 1);
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, Bytes, to_bytes},
+    body::{Body, Bytes},
     extract::{ConnectInfo, FromRequestParts as _, Path, Request},
     handler::Handler,
     http::{HeaderMap, header, request::Parts},
@@ -43,8 +43,10 @@ use services::{
     Services,
     accounts::{Masquerade, User},
 };
+use tokio::sync::SemaphorePermit;
 
 use super::{
+    body,
     error::{ApiError, missing_token},
     limits::{BODY_BYTES_MAX, FEDERATION_BODY_BYTES_MAX},
     restricted,
@@ -301,8 +303,8 @@ impl Endpoints {
             let service = Route::new(move |services, request| {
                 let handler = handler.clone();
                 Box::pin(async move {
-                    let call = match decode::<R>(&services, request, arity).await {
-                        Ok(call) => call,
+                    let (call, _room) = match decode::<R>(&services, request, arity).await {
+                        Ok(decoded) => decoded,
                         Err(error) => return error.into_response(),
                     };
                     handler(services, call).await.unwrap_or_else(IntoResponse::into_response)
@@ -365,7 +367,12 @@ impl Endpoints {
     }
 }
 
-async fn decode<R>(services: &Services, request: Request, arity: usize) -> Result<Call<R>, ApiError>
+/// A request as its handler gets it, and the room in memory its body takes.
+async fn decode<R>(
+    services: &Services,
+    request: Request,
+    arity: usize,
+) -> Result<(Call<R>, Option<SemaphorePermit<'static>>), ApiError>
 where
     R: IncomingRequest + Called,
     R::Authentication: Identify<Caller = R::Caller>,
@@ -377,7 +384,7 @@ where
     arguments.resize(arity, String::new());
     let is_federation = parts.uri.path().starts_with("/_matrix/federation/");
     let bytes_max = if is_federation { FEDERATION_BODY_BYTES_MAX } else { BODY_BYTES_MAX };
-    let body = to_bytes(body, bytes_max).await.map_err(|error| ApiError::bad_body(&error, bytes_max))?;
+    let (body, room) = body::read(body, bytes_max).await?;
     let address = address(&parts);
     let user_agent = parts.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let query = parts.uri.query().map(str::to_owned);
@@ -389,7 +396,7 @@ where
     let request = axum::http::Request::from_parts(head.parts, content);
     let request =
         R::try_from_http_request(request, &path_args).map_err(|error| ApiError::bad_request(&error, content))?;
-    Ok(Call { request, caller, address, user_agent, arguments, body, query })
+    Ok((Call { request, caller, address, user_agent, arguments, body, query }, room))
 }
 
 async fn decode_head<R>(services: &Services, request: Request) -> Result<Streamed<R>, ApiError>

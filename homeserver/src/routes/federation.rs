@@ -4,12 +4,14 @@ pub mod backfill;
 pub mod event;
 pub mod event_auth;
 pub mod get_missing_events;
+pub mod hierarchy;
 pub mod invite;
 pub mod make_join;
 pub mod make_knock;
 pub mod make_leave;
 pub mod media;
 pub mod openid;
+pub mod public_rooms;
 pub mod query;
 pub mod send;
 pub mod send_join;
@@ -24,6 +26,7 @@ pub mod version;
 use super::call::Endpoints;
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
+    use ruma::api::federation::{directory, space};
     let endpoints = media::endpoints(endpoints);
     endpoints
         .endpoint(version::get)
@@ -42,6 +45,18 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
         .endpoint(invite::put)
         .endpoint(make_leave::get)
         .endpoint(send_leave::put)
+        .raw::<directory::get_public_rooms::v1::Request, _, _>(
+            public_rooms::get,
+            "homeserver::routes::federation::public_rooms::get",
+        )
+        .raw::<directory::get_public_rooms_filtered::v1::Request, _, _>(
+            public_rooms::post,
+            "homeserver::routes::federation::public_rooms::post",
+        )
+        .raw::<space::get_hierarchy::v1::Request, _, _>(
+            hierarchy::get,
+            "homeserver::routes::federation::hierarchy::get",
+        )
         .endpoint(query::get_directory)
         .endpoint(query::get_profile)
         .endpoint(openid::get)

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Body of a client's request other than an upload: room for the largest key upload and account data.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
-/// Body of a server's request: 50 events of 64 KiB and 100 EDUs.
-pub const FEDERATION_BODY_BYTES_MAX: usize = 32 << 20;
+/// Body of a server's request: 50 events and 100 EDUs of 64 KiB.
+pub const FEDERATION_BODY_BYTES_MAX: usize = 16 << 20;
 /// All headers of a request together.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Until the head of a request has arrived.

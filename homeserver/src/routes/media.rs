@@ -23,7 +23,7 @@ use ruma::{
 use services::{
     Services,
     accounts::User,
-    error::Error,
+    error::{Code, Error},
     limits::Action,
     media::{
         Asker, File, Label,
@@ -152,7 +152,8 @@ async fn upload(
         return Err(Error::TooLarge(format!("an upload has at most {bytes_max} bytes")).into());
     }
     let pieces = body.into_data_stream();
-    Ok(pieces.map(|piece| piece.map_err(|_| Error::Invalid("the upload broke off".to_owned()))).boxed())
+    let broken = |_| Error::Specific(Code::Unknown, "the upload broke off, or came too slowly".to_owned());
+    Ok(pieces.map(move |piece| piece.map_err(broken)).boxed())
 }
 
 /// What a request for a thumbnail wants.

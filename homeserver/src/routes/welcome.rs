@@ -88,7 +88,7 @@ fn done(services: &Services, user_id: &str) -> String {
          <ol><li>Open a Matrix client, Element for one, choose another homeserver and give it <code>{url}</code>.</li>\
          <li>Sign in with the name and password you just chose.</li>\
          <li>Make accounts for others with <code>voicechat admin create-user NAME</code> on the server.</li>\
-         <li>Try a voice room in this browser: <a href=\"/voice/check\">voice check</a>.</li></ol>"
+         <li>Talk in this browser: sign in to the <a href=\"/voice/check\">voice rooms</a>, make one and send its link.</li></ol>"
     )
 }
 

@@ -267,7 +267,8 @@ sql!(MISSING_FOUND, "DELETE FROM missing_events WHERE room_nid = $1 AND event_id
 sql!(
     MISSING,
     "
-    SELECT event_id, child_nid, depth FROM missing_events WHERE room_nid = $1 ORDER BY depth DESC LIMIT $2"
+    SELECT event_id, child_nid, depth FROM missing_events WHERE room_nid = $1 AND depth <= $2
+    ORDER BY depth DESC LIMIT $3"
 );
 
 /// Store an event. False when it was stored before.
@@ -422,12 +423,13 @@ pub async fn found(tx: &mut Tx, room_nid: i64, event_id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Predecessors we do not have: (event id, the child that names it, the child's depth), the latest first.
+/// Predecessors we do not have of events no deeper than `depth_max`: (event id, the child that names it, the child's depth), the
+/// latest first.
 ///
 /// # Errors
 /// The driver's.
-pub async fn missing(tx: &mut Tx, room_nid: i64, limit: i64) -> Result<Vec<(String, i64, i64)>> {
-    fetch_all!(tx, MISSING, room_nid, limit)
+pub async fn missing(tx: &mut Tx, room_nid: i64, depth_max: i64, limit: i64) -> Result<Vec<(String, i64, i64)>> {
+    fetch_all!(tx, MISSING, room_nid, depth_max, limit)
 }
 
 #[cfg(test)]

@@ -90,7 +90,8 @@ sql!(
         SELECT x.seq FROM timeline AS x WHERE x.room_nid = $2 AND x.thread_nid = $3 AND x.pos <= $5
         ORDER BY x.pos DESC LIMIT 1), 0))
     ON CONFLICT (user_nid, room_nid, thread_nid) DO UPDATE SET event_nid = excluded.event_nid, seq = excluded.seq
-    WHERE excluded.seq >= read_marks.seq"
+    WHERE excluded.seq >= read_marks.seq
+        AND coalesce((SELECT m.pos FROM timeline AS m WHERE m.event_nid = read_marks.event_nid), 0) <= $5"
 );
 // Threads with something unread and no newer event than the one read are marked by their count alone; only the others look
 // into the timeline. At most $5 threads, those with the newest events first.
@@ -185,6 +186,17 @@ pub async fn read_lane(tx: &mut Tx, up_to: ReadUpTo, thread_nid: i64) -> Result<
     let ReadUpTo { user_nid, room_nid, event_nid, pos } = up_to;
     execute!(tx, MARK_LANE, user_nid, room_nid, thread_nid, event_nid, pos)?;
     execute!(tx, CLEAR_LANE, user_nid, room_nid, thread_nid, pos)?;
+    Ok(())
+}
+
+/// A user enters a room with this event: nothing that was there before is unread to them. Of threads, `threads_max` are marked.
+/// The main timeline's mark is the caller's, who knows its count.
+///
+/// # Errors
+/// The driver's.
+pub async fn enter_room(tx: &mut Tx, user_nid: i64, room_nid: i64, event_nid: i64, threads_max: i64) -> Result<()> {
+    execute!(tx, MARK_THREADS, user_nid, room_nid, event_nid, i64::MAX, threads_max)?;
+    execute!(tx, CLEAR_ROOM, user_nid, room_nid, i64::MAX)?;
     Ok(())
 }
 

@@ -43,6 +43,12 @@ sql!(
     WHERE user_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
 );
 sql!(
+    OUTDATE_IN_ROOM,
+    "
+    UPDATE remote_device_lists SET is_stale = TRUE, ver = ver + 1
+    WHERE user_nid IN (SELECT user_nid FROM members WHERE room_nid = $1 AND membership = 'join')"
+);
+sql!(
     FRESH,
     "
     UPDATE remote_device_lists SET is_stale = FALSE, stream_id = $3 WHERE user_nid = $1 AND ver = $2"
@@ -77,6 +83,15 @@ pub async fn expect(tx: &mut Tx, users: &[i64]) -> Result<()> {
 /// The driver's.
 pub async fn outdate(tx: &mut Tx, users: &[i64]) -> Result<()> {
     execute!(tx, OUTDATE, json_list(users))?;
+    Ok(())
+}
+
+/// The same for all users joined to a room.
+///
+/// # Errors
+/// The driver's.
+pub async fn outdate_in_room(tx: &mut Tx, room_nid: i64) -> Result<()> {
+    execute!(tx, OUTDATE_IN_ROOM, room_nid)?;
     Ok(())
 }
 

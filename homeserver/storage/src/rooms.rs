@@ -37,6 +37,16 @@ pub struct Head {
     pub is_partial: bool,
 }
 
+/// A room's head with the position of the newest event that moved it.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Placed {
+    /// The head.
+    #[sqlx(flatten)]
+    pub head: Head,
+    /// Position of the room's newest event, 0 without one.
+    pub last_pos: i64,
+}
+
 /// A forward extremity: number, event id, depth, whether it is ours.
 pub type Extremity = (i64, String, u64, bool);
 
@@ -129,6 +139,14 @@ sql!(
     SELECT nid, room_id, version, head_ver, heads, state_nid, depth, notify_seq, is_partial
     FROM rooms WHERE nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
 );
+// One statement, so that the head and the position of the newest event are of one moment.
+sql!(
+    PLACED,
+    "
+    SELECT r.nid, r.room_id, r.version, r.head_ver, r.heads, r.state_nid, r.depth, r.notify_seq, r.is_partial,
+        coalesce((SELECT max(t.pos) FROM timeline AS t WHERE t.room_nid = r.nid), 0) AS last_pos
+    FROM rooms AS r WHERE r.nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))"
+);
 sql!(
     ADVANCE,
     "
@@ -209,6 +227,14 @@ pub async fn by_id(tx: &mut Tx, room_id: &str) -> Result<Option<Head>> {
 /// The driver's.
 pub async fn by_nids(tx: &mut Tx, nids: &[i64]) -> Result<Vec<Head>> {
     fetch_all!(tx, BY_NIDS, json_list(nids))
+}
+
+/// Heads of rooms with the positions of their newest events, as they were together.
+///
+/// # Errors
+/// The driver's.
+pub async fn placed(tx: &mut Tx, nids: &[i64]) -> Result<Vec<Placed>> {
+    fetch_all!(tx, PLACED, json_list(nids))
 }
 
 /// Move a room's head if nobody else moved it. False when somebody did: reload, recompute, try again.

@@ -13,8 +13,9 @@ sql!(
     MEMBERS,
     "
     SELECT user_nid FROM invitations WHERE pos > $1 AND pos <= $2
-    UNION SELECT m.user_nid FROM state_changes AS c JOIN members AS m ON m.room_nid = c.room_nid AND m.event_nid = c.event_nid
-    WHERE c.pos > $1 AND c.pos <= $2"
+    UNION SELECT m.user_nid FROM timeline AS t JOIN state_changes AS c ON c.cause_nid = t.event_nid
+        JOIN members AS m ON m.room_nid = c.room_nid AND m.event_nid = c.event_nid
+        WHERE t.pos > $1 AND t.pos <= $2"
 );
 sql!(INBOXES, "SELECT DISTINCT user_nid FROM to_device WHERE pos > $1 AND pos <= $2");
 sql!(DEVICE_USERS, "SELECT DISTINCT user_nid FROM device_changes WHERE pos > $1 AND pos <= $2");

@@ -29,6 +29,7 @@ pub struct Row {
     pub loud: i64,
 }
 
+// Whoever writes has read, and then only their mark moves: rows of `push_items` that it has passed no longer count.
 sql!(
     OF_ROOMS,
     "
@@ -41,6 +42,10 @@ sql!(
         CAST(sum(CASE WHEN p.notify >= 0 THEN 1 ELSE 0 END) AS BIGINT),
         CAST(sum(CASE WHEN p.highlight THEN 1 ELSE 0 END) AS BIGINT)
     FROM asked AS a JOIN push_items AS p ON p.user_nid = $1 AND p.room_nid = a.room_nid
+    JOIN timeline AS t ON t.event_nid = p.event_nid
+    LEFT JOIN read_marks AS r ON r.user_nid = p.user_nid AND r.room_nid = p.room_nid AND r.thread_nid = p.thread_nid
+    LEFT JOIN timeline AS m ON m.event_nid = r.event_nid
+    WHERE t.pos > coalesce(m.pos, 0)
     GROUP BY p.room_nid, p.thread_nid
     UNION ALL
     SELECT CAST(2 AS BIGINT), t.room_nid, t.root_nid, t.notify_seq, CAST(0 AS BIGINT), CAST(0 AS BIGINT)

@@ -110,7 +110,8 @@ async fn a_token_that_ends_on_one_instance_ends_on_all() {
     let randomness = Randomness::system();
     let channel = format!("{}.example.org", randomness.letters(12));
     for server in [&here, &there] {
-        Valkey::connect(&url, &channel, &randomness, &server.context.notify).await.unwrap();
+        let bus = Valkey::connect(&url, &channel, &randomness, &server.context.notify).await.unwrap();
+        server.context.notify.connect(Box::new(bus));
     }
     let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
     there.context.notify.on_whisper(move |whisper| {

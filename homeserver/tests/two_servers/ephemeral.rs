@@ -78,8 +78,7 @@ async fn a_message_reaches_a_device_elsewhere_also_after_an_absence() {
     there.until("the first came", || async { received().await.len() == 1 }).await;
     there.vanish();
     send("2").await;
-    let away = || async { here.services.federation.client().health().of(&there.name).is_some() };
-    here.until("the other server is away", away).await;
+    here.finds_away(&there).await;
     send("3").await;
     there.return_again();
 
@@ -99,10 +98,20 @@ async fn profiles_and_aliases_are_found_across_servers() {
 
     let profile = there.asked("GET", &format!("v3/profile/{}", alice.id), Some(&bob), &json!({})).await;
     let alias: ruma::OwnedRoomAliasId = alias.try_into().unwrap();
-    let asking = services::federation::remote_aliases::Asking::new(there.services.federation.client().clone());
-    let (found, servers) = asking.resolve(&alias).await.unwrap();
+    let (found, servers) = there.services.directory.resolve(&alias).await.unwrap();
 
     assert_eq!(profile["displayname"], "Alice");
     assert_eq!(found, room_id);
     assert!(servers.contains(&here.name) && servers.contains(&there.name), "{servers:?}");
+}
+
+#[tokio::test]
+async fn the_profile_of_somebody_the_other_server_does_not_have_is_not_found() {
+    let Scene { here, there, bob, .. } = scene().await;
+    let nobody = format!("@nobody:{}", here.name);
+
+    for path in [format!("v3/profile/{nobody}"), format!("v3/profile/{nobody}/displayname")] {
+        let (status, reply) = there.answers("GET", &path, Some(&bob), &json!({})).await;
+        assert_eq!((status, &reply["errcode"]), (404, &json!("M_NOT_FOUND")), "{path}: {reply}");
+    }
 }

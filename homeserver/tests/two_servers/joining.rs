@@ -125,3 +125,33 @@ async fn a_knock_is_heard() {
     let event = here.services.timeline.state_event(&now, "m.room.member", bob.as_str()).await.unwrap().unwrap();
     assert_eq!(room::auth::facts::membership(&event.pdu).as_str(), "knock");
 }
+
+#[tokio::test]
+async fn a_newcomers_client_is_told_the_whole_state_under_the_name_it_asked_for() {
+    let authority = Authority::new();
+    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
+    let (alice, bob) = (here.user("alice").await, there.account("bob").await);
+    let room_id = here.room(&alice, RoomVersionId::V12, "public").await;
+    here.sets(&alice, &room_id, "m.room.topic", "", json!({ "topic": "tea" })).await;
+    let since = there.asked("GET", "v3/sync", Some(&bob), &json!({})).await["next_batch"].clone();
+    let since = since.as_str().unwrap();
+
+    there.joins(&bob.id, &room_id, &here).await.unwrap();
+
+    let mut expected: Vec<_> = there.state_of(&room_id).await.into_iter().map(|entry| entry.2).collect();
+    expected.sort();
+    for (asked, named) in [
+        ("", "state"),
+        ("&use_state_after=true", "state_after"),
+        ("&org.matrix.msc4222.use_state_after=true", "org.matrix.msc4222.state_after"),
+    ] {
+        let reply = there.asked("GET", &format!("v3/sync?since={since}{asked}"), Some(&bob), &json!({})).await;
+        let room = &reply["rooms"]["join"][room_id.as_str()];
+        let parts = [&room[named]["events"], &room["timeline"]["events"]];
+        let events = parts.iter().flat_map(|part| part.as_array().cloned().unwrap_or_default());
+        let mut told: Vec<_> = events.map(|event| event["event_id"].as_str().unwrap().to_owned()).collect();
+        told.sort();
+        told.dedup();
+        assert_eq!(told, expected, "{named}: {room}");
+    }
+}

@@ -1,8 +1,11 @@
 //! Two servers of ours in one process, speaking over TLS on loopback.
 
 mod asking;
+mod devices;
 mod ephemeral;
+mod finding;
 mod hostile;
+mod impostors;
 mod joining;
 mod people;
 mod server;

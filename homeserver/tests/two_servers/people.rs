@@ -65,16 +65,37 @@ impl Server {
 
     /// A client's request, answered with success.
     pub(crate) async fn asked(&self, method: &str, path: &str, account: Option<&Account>, body: &Value) -> Value {
+        let (status, reply) = self.answers(method, path, account, body).await;
+        assert!((200..300).contains(&status), "{path}: {status} {reply}");
+        reply
+    }
+
+    /// A client's request, and the status and body of the answer.
+    pub(crate) async fn answers(
+        &self,
+        method: &str,
+        path: &str,
+        account: Option<&Account>,
+        body: &Value,
+    ) -> (u16, Value) {
         let mut request = Request::builder().method(method).uri(format!("/_matrix/client/{path}"));
         if let Some(account) = account {
             request = request.header("authorization", format!("Bearer {}", account.token));
         }
         let request = request.body(Body::from(body.to_string())).unwrap();
         let reply = homeserver::app(self.services.clone()).oneshot(request).await.unwrap();
-        let status = reply.status();
+        let status = reply.status().as_u16();
         let body = axum::body::to_bytes(reply.into_body(), 1 << 20).await.unwrap();
-        assert!(status.is_success(), "{path}: {status} {}", String::from_utf8_lossy(&body));
-        serde_json::from_slice(&body).unwrap()
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    /// Notices that another server does not answer.
+    pub(crate) async fn finds_away(&self, other: &Server) {
+        let request = ruma::api::federation::discovery::get_server_version::v1::Request::new();
+        let client = self.services.federation.client();
+        let answer = client.send_open(&other.name, request, services::federation::client::Terms::BRIEF.at_once()).await;
+        assert!(answer.is_err(), "{} answers", other.name);
+        assert!(client.health().of(&other.name).is_some(), "{} has not noticed", self.name);
     }
 
     /// A room `creator` made and is in, with this join rule and history for members from the beginning.

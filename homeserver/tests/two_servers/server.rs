@@ -50,6 +50,16 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
+    /// A server that is not ours and answers as `app` does. Returns its name.
+    pub(crate) fn impostor(&self, app: axum::Router) -> OwnedServerName {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let name = format!("localhost:{}", listener.local_addr().unwrap().port());
+        let serving = axum_server::from_tcp_rustls(listener, self.tls("localhost")).unwrap();
+        tokio::spawn(serving.serve(app.into_make_service()));
+        name.try_into().unwrap()
+    }
+
     fn tls(&self, host: &str) -> RustlsConfig {
         let (certificate, key) = self.issue(host);
         let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];

@@ -38,7 +38,7 @@ async fn a_newcomer_pages_back_to_the_beginning() {
     let now = there.joins(&bob, &room_id, &here).await.unwrap();
     assert_eq!(there.words_in(&room_id).await.len(), 0);
 
-    while there.services.incoming.backfill(now.nid, 50).await.unwrap() > 0 {}
+    while there.services.incoming.backfill(now.nid, i64::MAX, 50).await.unwrap() > 0 {}
 
     let ids = |history: Vec<std::sync::Arc<services::timeline::events::Stored>>| {
         history.iter().map(|event| event.pdu.event_id.clone()).collect::<Vec<_>>()
@@ -64,8 +64,7 @@ async fn a_server_that_was_away_catches_up() {
             here.says(&alice, room_id, &format!("{n}")).await;
         }
     }
-    let failing = || async { here.services.federation.client().health().of(&there.name).is_some() };
-    here.until("the other server is away", failing).await;
+    here.finds_away(&there).await;
     here.sets(&alice, &rooms[0], "m.room.topic", "", json!({ "topic": "meanwhile" })).await;
 
     there.return_again();
@@ -77,6 +76,26 @@ async fn a_server_that_was_away_catches_up() {
     }
     let agrees = || async { there.state_of(&rooms[0]).await == here.state_of(&rooms[0]).await };
     there.until("the states agree", agrees).await;
+}
+
+#[tokio::test]
+async fn a_long_absence_leaves_no_gap() {
+    let authority = Authority::new();
+    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
+    let (alice, bob) = (here.user("alice").await, there.user("bob").await);
+    let room_id = here.room(&alice, RoomVersionId::V12, "public").await;
+    there.joins(&bob, &room_id, &here).await.unwrap();
+    there.vanish();
+    here.finds_away(&there).await;
+    let expected: Vec<String> = (0..180).map(|n| n.to_string()).collect();
+    for words in &expected {
+        here.says(&alice, &room_id, words).await;
+    }
+
+    there.return_again();
+
+    there.until("the last was said", || async { there.words_in(&room_id).await.last() == expected.last() }).await;
+    assert_eq!(there.words_in(&room_id).await, expected);
 }
 
 #[tokio::test]
@@ -116,11 +135,13 @@ async fn servers_that_talk_past_each_other_agree_on_the_state_afterwards() {
 
         here.vanish();
         there.vanish();
+        let mut done = Vec::new();
         for n in 0..3 {
-            here.sets(&alice, &room_id, "m.room.topic", "", json!({ "topic": format!("here {n}") })).await;
-            there.sets(&bob, &room_id, "m.room.topic", "", json!({ "topic": format!("there {n}") })).await;
-            here.sets(&alice, &room_id, "org.example.here", "", json!({ "n": n })).await;
-            there.sets(&bob, &room_id, "org.example.there", "", json!({ "n": n })).await;
+            let (ours, theirs) = (json!({ "topic": format!("here {n}") }), json!({ "topic": format!("there {n}") }));
+            done.push(here.sets(&alice, &room_id, "m.room.topic", "", ours).await.event_id);
+            done.push(there.sets(&bob, &room_id, "m.room.topic", "", theirs).await.event_id);
+            done.push(here.sets(&alice, &room_id, "org.example.here", "", json!({ "n": n })).await.event_id);
+            done.push(there.sets(&bob, &room_id, "org.example.there", "", json!({ "n": n })).await.event_id);
         }
         here.return_again();
         there.return_again();
@@ -130,6 +151,13 @@ async fn servers_that_talk_past_each_other_agree_on_the_state_afterwards() {
         there.until("all was heard", || async { there.words_in(&room_id).await.len() == 2 }).await;
         here.until("all was heard", || async { here.words_in(&room_id).await.len() == 2 }).await;
         there.until("the states agree", agrees).await;
+        // Nobody is left without what the other did meanwhile.
+        for server in [&here, &there] {
+            let history = server.history_of(&room_id).await;
+            let is_there = |id: &ruma::OwnedEventId| history.iter().any(|event| event.pdu.event_id == *id);
+            let lacking: Vec<_> = done.iter().filter(|id| !is_there(id)).collect();
+            assert!(lacking.is_empty(), "{} lacks {lacking:?}", server.name);
+        }
         let kinds: Vec<_> = here.state_of(&room_id).await.into_iter().map(|entry| entry.0).collect();
         assert!(kinds.contains(&"org.example.here".to_owned()) && kinds.contains(&"org.example.there".to_owned()));
     }

@@ -289,6 +289,9 @@ pub struct MediaStats {
     pub bytes_out: u64,
     /// Packets of this participant that were not forwarded because it was muted.
     pub packets_muted: u64,
+    /// Packets that were not forwarded because they were more than a voice needs.
+    #[serde(default)]
+    pub packets_over: u64,
     /// Share of packets lost on the way in, 0 to 1; absent until measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_in: Option<f64>,

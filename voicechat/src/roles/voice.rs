@@ -40,7 +40,7 @@ pub(super) async fn run_alone(config: &Config) -> anyhow::Result<()> {
     let voice = start_with(config, settings(config, homeserver_url, public_url)?).await?;
     let stopping = Stopping::default();
     let listener = serve::serve(socket, None, voice.router(), &config.listeners(), &stopping)?;
-    eprintln!("VoiceChat's voice service for {} is at {}", config.server.name, local_url(address));
+    crate::logging::tell(&format!("VoiceChat's voice service for {} is at {}", config.server.name, local_url(address)));
 
     super::told_to_stop().await?;
     voice.stop().await;

@@ -5,7 +5,9 @@
 //! `jti`), so ending one is deleting a row; the signature lets us turn made-up JWTs away without asking the database.
 //!
 //! A token recognised once is remembered for [`REMEMBERED`]: no statement warm, one cold. Whoever ends a token whispers it
-//! to all instances, which forget it at once; the memory's short life covers a lost whisper.
+//! to all instances, which forget it at once. An instance that may have missed a whisper forgets everything, and one that cannot
+//! hear the others remembers nothing; the memory's short life covers what is left: an instance that ended a token and was cut
+//! off before it could say so.
 
 use std::{
     fmt,
@@ -190,8 +192,8 @@ impl Tokens {
         }
         let hash = if token.starts_with("vc_") { hash(token) } else { self.0.signer.key_of(token).ok_or(UNKNOWN)? };
         let now_ms = self.0.cx.clock.now_ms();
-        if let Some(known) = self.0.remembered.get(&hash).filter(|known| known.until_ms > now_ms) {
-            return Ok(known.user);
+        if let Some(known) = self.remembered(&hash, now_ms) {
+            return Ok(known);
         }
         let forgotten = self.0.forgotten.load(Ordering::Acquire);
         let mut tx = self.0.cx.store.read().await?;
@@ -211,9 +213,16 @@ impl Tokens {
         Ok(user)
     }
 
+    fn remembered(&self, key: &str, now_ms: u64) -> Option<User> {
+        let known = self.0.remembered.get(key).filter(|known| known.until_ms > now_ms)?;
+        self.0.cx.notify.hears_others().then_some(known.user)
+    }
+
     /// Remember an answer, unless something was forgotten since it was read.
+    ///
+    /// While other instances are not heard nothing is remembered: they could not tell that it is over.
     fn remember(&self, key: String, known: Remembered, forgotten: u64) {
-        if self.0.forgotten.load(Ordering::Acquire) == forgotten {
+        if self.0.cx.notify.hears_others() && self.0.forgotten.load(Ordering::Acquire) == forgotten {
             self.0.remembered.insert(key.clone(), known);
             if self.0.forgotten.load(Ordering::Acquire) != forgotten {
                 self.0.remembered.remove(&key);
@@ -231,8 +240,8 @@ impl Tokens {
         let name = masquerade.user_id.as_deref().unwrap_or(identity.sender.as_str());
         let key = format!("{token_hash} {name} {device}");
         let now_ms = self.0.cx.clock.now_ms();
-        if let Some(known) = self.0.remembered.get(&key).filter(|known| known.until_ms > now_ms) {
-            return Ok(known.user);
+        if let Some(known) = self.remembered(&key, now_ms) {
+            return Ok(known);
         }
         let forgotten = self.0.forgotten.load(Ordering::Acquire);
         let user_id = UserId::parse(name).map_err(|error| Error::InvalidParam(format!("user_id: {error}")))?;
@@ -498,6 +507,10 @@ impl Inner {
             Whisper::Forget(family, user_id) if family == FAMILY => {
                 self.forgotten.fetch_add(1, Ordering::AcqRel);
                 self.remembered.retain(|_, known| known.user.user_id != *user_id);
+            }
+            Whisper::Missed => {
+                self.forgotten.fetch_add(1, Ordering::AcqRel);
+                self.remembered.clear();
             }
             _ => {}
         }

@@ -160,8 +160,8 @@ impl Mailbox {
                 let Some(mailbox) = weak.upgrade() else { return };
                 match whisper {
                     Whisper::Typing(room_nid, user_nids) => mailbox.heard().moment.typing(*room_nid, user_nids),
-                    Whisper::Presence(users) => mailbox.heard().moment.presence(users),
-                    Whisper::Revoked(_) | Whisper::Forget(..) => return,
+                    Whisper::Presence(_, users) => mailbox.heard().moment.presence(users),
+                    Whisper::Revoked(_) | Whisper::Forget(..) | Whisper::Outbox(_) | Whisper::Missed => return,
                 }
                 mailbox.bell.notify_one();
             });
@@ -182,7 +182,7 @@ impl Mailbox {
         if change.rooms.is_empty() && !has_receipts {
             return;
         }
-        heard.changes.push_back((change.last, change.rooms.clone()));
+        heard.changes.push_back((change.last, change.rooms.iter().map(|(nid, _)| *nid).collect()));
         if heard.changes.len() > CHANGES_MAX {
             heard.changes.clear();
             heard.since = change.last;

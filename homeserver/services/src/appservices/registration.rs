@@ -193,6 +193,7 @@ fn without_source(error: &serde_saphyr::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use ruma::server_name;
 
     use super::*;
@@ -250,6 +251,23 @@ namespaces:
         for text in [lacking, broken, elsewhere] {
             let error = Registration::parse(&text, server_name!("example.org")).unwrap_err().to_string();
             assert!(!error.contains("30c05ae") && !error.contains("312df5"), "{error}");
+        }
+    }
+    proptest! {
+        #[test]
+        fn no_damage_to_a_file_makes_the_reader_panic_or_tell_tokens(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), "[-:|>&*!%@`'\"{}\\[\\], \t\n#?a-z0\u{0}é]{0,4}"), 1..5),
+        ) {
+            let mut text = IRC.to_owned();
+            for (at, with) in damage {
+                let (at, gone) = text.char_indices().nth(at.index(text.chars().count())).unwrap();
+                text.replace_range(at..at + gone.len_utf8(), &with);
+            }
+            if let Err(error) = Registration::parse(&text, server_name!("example.org")) {
+                let words = error.to_string();
+                // The damage may stand inside the token; its middle then is untouched on one side.
+                prop_assert!(!words.contains("e349803310") && !words.contains("a8c1ccf541"), "{words}");
+            }
         }
     }
 }

@@ -36,6 +36,12 @@ const REQUESTS_PER_SERVER_MAX: usize = 10;
 const TARGETED_CLIENTS_MAX: usize = 1_000;
 /// Servers whose count of requests is held before unused counts are dropped.
 const COUNTS_MAX: usize = 1_000;
+/// Large answers held in memory at a time, all servers together; an answer that finds no room fails.
+const ROOM_KIB: usize = 768 << 10;
+/// What every answer may take without asking for room, and how much it asks for at a time.
+const ROOM_STEP_KIB: u32 = 1 << 10;
+/// After how long a request that found no room may be tried again.
+const ROOM_RETRY: Duration = Duration::from_secs(30);
 
 /// What a request may take.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +71,14 @@ impl Terms {
     }
 }
 
+/// An answer that may be large, and the room in memory it takes until this is dropped.
+#[derive(Debug)]
+pub struct Held<T> {
+    /// The answer.
+    pub answer: T,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
 /// Asks other servers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Inner>);
@@ -79,6 +93,8 @@ struct Inner {
     http: reqwest::Client,
     targeted: Cache<(String, Vec<SocketAddr>), reqwest::Client>,
     under_way: Mutex<HashMap<OwnedServerName, Weak<Semaphore>>>,
+    /// What is left of [`ROOM_KIB`].
+    room: Arc<Semaphore>,
 }
 
 impl Client {
@@ -98,6 +114,7 @@ impl Client {
             http,
             targeted: Cache::new(TARGETED_CLIENTS_MAX),
             under_way: Mutex::default(),
+            room: Arc::new(Semaphore::new(ROOM_KIB)),
         })))
     }
 
@@ -115,15 +132,32 @@ impl Client {
     where
         R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath, EndpointError = MatrixError>,
     {
-        let bytes = self.send_signed(server, request, terms).await?;
-        parse::<R>(server, bytes)
+        Ok(self.send_for_large(server, request, terms).await?.answer)
     }
 
-    /// Ask `server` and take the answer as it came, for answers too large or too odd for ruma's types.
+    /// Ask `server`, signed, for what may be large: whoever deals with the answer holds its room in memory meanwhile.
     ///
     /// # Errors
-    /// As [`Client::send`].
-    pub async fn send_signed<R>(&self, server: &ServerName, request: R, terms: Terms) -> Result<http::Response<Vec<u8>>>
+    /// As [`Client::send`]; [`Error::Limited`] when too many large answers are in memory.
+    pub async fn send_for_large<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+        terms: Terms,
+    ) -> Result<Held<R::IncomingResponse>>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath, EndpointError = MatrixError>,
+    {
+        let Held { answer, _room } = self.send_signed(server, request, terms).await?;
+        Ok(Held { answer: parse::<R>(server, answer)?, _room })
+    }
+
+    async fn send_signed<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+        terms: Terms,
+    ) -> Result<Held<http::Response<Vec<u8>>>>
     where
         R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath, EndpointError = MatrixError>,
     {
@@ -134,6 +168,20 @@ impl Client {
             .try_into_http_request::<Vec<u8>>(&route.base_url(), input, ())
             .map_err(|error| Error::internal(format_args!("a request cannot be written: {error}")))?;
         self.exchange(server, &route, request, terms).await
+    }
+
+    /// Ask `server`, signed, and read the answer as a type of ours.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn read<R, T>(&self, server: &ServerName, request: R, terms: Terms) -> Result<T>
+    where
+        R: OutgoingRequest<Authentication = ServerSignatures, PathBuilder = SinglePath, EndpointError = MatrixError>,
+        T: serde::de::DeserializeOwned,
+    {
+        let held = self.send_signed(server, request, terms).await?;
+        serde_json::from_slice(held.answer.body())
+            .map_err(|error| failure(server, format!("its answer cannot be read: {error}")))
     }
 
     /// Ask `server` without a signature (keys, version).
@@ -148,8 +196,8 @@ impl Client {
         let request = request
             .try_into_http_request::<Vec<u8>>(&route.base_url(), (), ())
             .map_err(|error| Error::internal(format_args!("a request cannot be written: {error}")))?;
-        let response = self.exchange(server, &route, request, terms).await?;
-        parse::<R>(server, response)
+        let held = self.exchange(server, &route, request, terms).await?;
+        parse::<R>(server, held.answer)
     }
 
     /// Ask `server`, signed, and read the answer as it comes. `timeout` is until the answer begins.
@@ -202,7 +250,9 @@ impl Client {
         if let Ok(authority) = route.authority.parse() {
             request.headers_mut().insert(http::header::HOST, authority);
         }
-        let permit = self.count(server).acquire_owned().await.map_err(|_| Error::Stopping)?;
+        let permit = tokio::time::timeout(timeout, self.count(server).acquire_owned()).await;
+        let permit = permit.map_err(|_| failure(server, "too many requests to it are under way"))?;
+        let permit = permit.map_err(|_| Error::Stopping)?;
         let begun = async {
             let request = reqwest::Request::try_from(request).map_err(|error| error.to_string())?;
             self.http(route).await?.execute(request).await.map_err(|error| causes(&error))
@@ -244,53 +294,77 @@ impl Client {
         route: &Route,
         mut request: http::Request<Vec<u8>>,
         terms: Terms,
-    ) -> Result<http::Response<Vec<u8>>> {
+    ) -> Result<Held<http::Response<Vec<u8>>>> {
         if let Ok(authority) = route.authority.parse() {
             request.headers_mut().insert(http::header::HOST, authority);
         }
         let counted = self.count(server);
-        let _permit = counted.acquire().await.map_err(|_| Error::Stopping)?;
-        let outcome = tokio::time::timeout(terms.timeout, self.transfer(route, request, terms.body_bytes_max)).await;
-        match outcome.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
-            Ok(response) => {
+        let permit = tokio::time::timeout(terms.timeout, counted.acquire()).await;
+        let permit = permit.map_err(|_| failure(server, "too many requests to it are under way"))?;
+        let _permit = permit.map_err(|_| Error::Stopping)?;
+        let transfer = self.transfer(server, route, request, terms.body_bytes_max);
+        let outcome = tokio::time::timeout(terms.timeout, transfer).await;
+        match outcome.unwrap_or_else(|_| Err(failure(server, "no answer in time"))) {
+            Ok(held) => {
+                let status = held.answer.status();
                 // What says "not now" rather than "no".
-                let is_away = matches!(response.status().as_u16(), 429 | 502..=504);
-                if is_away || terms.needs_success && !response.status().is_success() {
+                let is_away = matches!(status.as_u16(), 429 | 502..=504);
+                if is_away || terms.needs_success && !status.is_success() {
                     self.0.health.failed(server).await;
                 } else {
                     self.0.health.succeeded(server).await;
                 }
-                if response.status().is_success() { Ok(response) } else { Err(refusal(server, &response)) }
+                if status.is_success() { Ok(held) } else { Err(refusal(server, &held.answer)) }
             }
-            Err(problem) => {
-                tracing::debug!(%server, problem, "a server cannot be reached");
+            // Our own memory is full.
+            Err(error @ Error::Limited { .. }) => Err(error),
+            Err(error) => {
+                tracing::debug!(%server, %error, "a server cannot be reached");
                 self.0.discovery.forget(server);
                 self.0.health.failed(server).await;
-                Err(failure(server, problem))
+                Err(error)
             }
         }
     }
 
     async fn transfer(
         &self,
+        server: &ServerName,
         route: &Route,
         request: http::Request<Vec<u8>>,
         body_bytes_max: usize,
-    ) -> Result<http::Response<Vec<u8>>, String> {
-        let request = reqwest::Request::try_from(request).map_err(|error| error.to_string())?;
-        let http = self.http(route).await?;
-        let mut answer = http.execute(request).await.map_err(|error| causes(&error))?;
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| causes(&error))? {
-            if body.len() + chunk.len() > body_bytes_max {
-                return Err(format!("its answer is larger than {body_bytes_max} bytes"));
+    ) -> Result<Held<http::Response<Vec<u8>>>> {
+        let request = reqwest::Request::try_from(request).map_err(|error| failure(server, error.to_string()))?;
+        let http = self.http(route).await.map_err(|problem| failure(server, problem))?;
+        let mut answer = http.execute(request).await.map_err(|error| failure(server, causes(&error)))?;
+        let (mut body, mut room) = (Vec::new(), None);
+        while let Some(chunk) = answer.chunk().await.map_err(|error| failure(server, causes(&error)))? {
+            let len = body.len() + chunk.len();
+            if len > body_bytes_max {
+                return Err(failure(server, format!("its answer is larger than {body_bytes_max} bytes")));
             }
+            self.make_room(&mut room, len)?;
             body.extend_from_slice(&chunk);
         }
         let mut response = http::Response::new(body);
         *response.status_mut() = answer.status();
         *response.headers_mut() = std::mem::take(answer.headers_mut());
-        Ok(response)
+        Ok(Held { answer: response, _room: room })
+    }
+
+    /// See that `room` is enough for an answer of `len` bytes.
+    fn make_room(&self, room: &mut Option<OwnedSemaphorePermit>, len: usize) -> Result<()> {
+        while room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits) + (ROOM_STEP_KIB as usize)
+            < len.div_ceil(1 << 10)
+        {
+            let more = Arc::clone(&self.0.room).try_acquire_many_owned(ROOM_STEP_KIB);
+            let more = more.map_err(|_| Error::Limited { retry_after: ROOM_RETRY })?;
+            match room {
+                Some(room) => room.merge(more),
+                None => *room = Some(more),
+            }
+        }
+        Ok(())
     }
 
     /// The client that connects where the route leads.

@@ -27,7 +27,7 @@ const WELL_KNOWN_ERROR_MS: (u64, u64) = (60 * 1000, 3_600_000);
 const WELL_KNOWN_BYTES_MAX: usize = 50 << 10;
 /// Redirects followed to a well-known.
 const REDIRECTS_MAX: usize = 5;
-/// Until a well-known has been answered.
+/// Until a well-known has been answered, redirects included.
 const WELL_KNOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Until a look-up of SRV records is given up.
 const SRV_TIMEOUT: Duration = Duration::from_secs(5);
@@ -185,7 +185,8 @@ impl Discovery {
         {
             return known.clone();
         }
-        let known = match self.ask_well_known(host).await {
+        let asked = tokio::time::timeout(WELL_KNOWN_TIMEOUT, self.ask_well_known(host)).await;
+        let known = match asked.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
             Ok((delegated, lifetime_ms)) => {
                 WellKnown { delegated: Some(delegated), until_ms: now + lifetime_ms, fails: 0 }
             }

@@ -6,7 +6,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::Arc,
+    time::Duration,
 };
 
 use futures_util::{StreamExt as _, stream};
@@ -30,7 +31,7 @@ use super::{
     client::{Client, Terms, failure},
     signing::{self, SigningKey},
 };
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, one_at_a_time::OneAtATime};
 
 /// However long a server vouches for its keys, we believe it this long.
 const BELIEVED_MS: u64 = 7 * 24 * 3_600_000;
@@ -40,8 +41,16 @@ const OWN_LIFETIME_MS: u64 = 24 * 3_600_000;
 const ASK_AGAIN_MS: u64 = 10_000;
 /// Servers whose keys are held in memory.
 const SERVERS_MAX: usize = 10_000;
-/// Servers asked for keys at a time for one batch of events.
-const ASKED_AT_ONCE_MAX: usize = 20;
+/// Servers asked for keys at a time for one batch of events, and how long it may take to ask them all: an event whose keys are
+/// not there by then is left out.
+const ASKED_AT_ONCE_MAX: usize = 50;
+const GATHER_TIME: Duration = Duration::from_secs(90);
+/// From how many missing servers on a notary is asked before they are.
+const NOTARY_FIRST_MIN: usize = 5;
+/// Servers a notary is asked about in one request.
+const SERVERS_PER_QUERY_MAX: usize = 100;
+/// Answers looked at of those a notary gives to one request: it may have several of one server.
+const ANSWERS_PER_QUERY_MAX: usize = 1_000;
 /// Keys taken from one answer.
 const KEYS_PER_SERVER_MAX: usize = 100;
 
@@ -78,6 +87,15 @@ impl Key {
 
 type KeySet = BTreeMap<String, Key>;
 
+/// Which keys of which servers, and for what time.
+type Wanted = BTreeMap<OwnedServerName, (BTreeSet<String>, Needed)>;
+
+/// Whether all of these keys are there and good; without ids, whether any is.
+fn has_all(keys: &KeySet, ids: &BTreeSet<String>, needed: Needed, now_ms: u64) -> bool {
+    let is_good = |key: &Key| key.is_good(needed, now_ms);
+    ids.iter().all(|id| keys.get(id).is_some_and(is_good)) && (!ids.is_empty() || keys.values().any(is_good))
+}
+
 /// Keys of servers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Keys(Arc<Inner>);
@@ -89,7 +107,7 @@ struct Inner {
     notaries: Vec<OwnedServerName>,
     known: Cache<OwnedServerName, Arc<KeySet>>,
     asked_at_ms: Cache<OwnedServerName, u64>,
-    asking: Mutex<HashMap<OwnedServerName, Weak<tokio::sync::Mutex<()>>>>,
+    asking: OneAtATime<OwnedServerName>,
 }
 
 impl Keys {
@@ -102,7 +120,7 @@ impl Keys {
             notaries,
             known: Cache::new(SERVERS_MAX),
             asked_at_ms: Cache::new(SERVERS_MAX),
-            asking: Mutex::default(),
+            asking: OneAtATime::default(),
         }))
     }
 
@@ -112,14 +130,10 @@ impl Keys {
     /// # Errors
     /// The database's. Not being able to get keys is no error.
     pub async fn of(&self, server: &ServerName, ids: &BTreeSet<String>, needed: Needed) -> Result<PublicKeySet> {
-        let has_all = |keys: &KeySet| {
-            let now_ms = self.0.cx.clock.now_ms();
-            let is_good = |key: &Key| key.is_good(needed, now_ms);
-            ids.iter().all(|id| keys.get(id).is_some_and(is_good)) && (!ids.is_empty() || keys.values().any(is_good))
-        };
+        let has_all = |keys: &KeySet| has_all(keys, ids, needed, self.0.cx.clock.now_ms());
         let mut keys = self.known(server).await?;
         if !has_all(&keys) && !self.0.cx.is_us(server) {
-            let asking = self.asking(server);
+            let asking = self.0.asking.of(&server.to_owned());
             let _turn = asking.lock().await;
             keys = self.known(server).await?;
             if !has_all(&keys) && self.may_ask(server) {
@@ -140,7 +154,7 @@ impl Keys {
     /// # Errors
     /// The database's.
     pub async fn verify(&self, events: Vec<Unverified>) -> Result<Vec<Result<Pdu, BadSignature>>> {
-        let mut wanted: BTreeMap<OwnedServerName, (BTreeSet<String>, Needed)> = BTreeMap::new();
+        let mut wanted = Wanted::new();
         for event in &events {
             let needed = needed_for(event);
             for (server, ids) in event.required_servers() {
@@ -149,24 +163,77 @@ impl Keys {
                 *latest = needed.max(*latest);
             }
         }
-        let asked = wanted.into_iter().filter(|(_, (ids, _))| !ids.is_empty());
-        let mut answers = stream::iter(asked)
-            .map(|(server, (ids, latest))| async move {
-                self.of(&server, &ids, latest).await?;
-                Ok::<_, Error>((server.clone(), self.known(&server).await?))
-            })
-            .buffer_unordered(ASKED_AT_ONCE_MAX);
-        let mut known = HashMap::new();
-        while let Some(answer) = answers.next().await {
-            let (server, keys) = answer?;
-            known.insert(server, keys);
-        }
+        wanted.retain(|_, (ids, _)| !ids.is_empty());
+        let known = self.gather(&wanted).await?;
         let now_ms = self.0.cx.clock.now_ms();
         tokio::task::spawn_blocking(move || {
             events.into_iter().map(|event| verify_with(event, &known, now_ms)).collect()
         })
         .await
         .map_err(|_| Error::Stopping)
+    }
+
+    /// The keys of many servers, as far as they can be had in [`GATHER_TIME`]. When many are missing, a notary is asked for all of
+    /// them before they are asked one by one.
+    async fn gather(&self, wanted: &Wanted) -> Result<HashMap<OwnedServerName, Arc<KeySet>>> {
+        let (mut known, mut lacking) = (HashMap::new(), Vec::new());
+        let now_ms = self.0.cx.clock.now_ms();
+        for (server, (ids, needed)) in wanted {
+            let keys = self.known(server).await?;
+            if !self.0.cx.is_us(server) && !has_all(&keys, ids, *needed, now_ms) {
+                lacking.push(server.clone());
+            }
+            known.insert(server.clone(), keys);
+        }
+        if lacking.is_empty() {
+            return Ok(known);
+        }
+        let asked = tokio::time::timeout(GATHER_TIME, async {
+            if lacking.len() >= NOTARY_FIRST_MIN {
+                self.fetch_batch(&lacking).await?;
+            }
+            let ask = |server: OwnedServerName| async move {
+                let (ids, needed) = &wanted[&server];
+                self.of(&server, ids, *needed).await.map(drop)
+            };
+            let mut asked = stream::iter(lacking.clone()).map(ask).buffer_unordered(ASKED_AT_ONCE_MAX);
+            while let Some(answer) = asked.next().await {
+                answer?;
+            }
+            Ok::<_, Error>(())
+        });
+        match asked.await {
+            Ok(asked) => asked?,
+            Err(_) => tracing::info!(servers = lacking.len(), "not all keys could be had in time"),
+        }
+        for server in lacking {
+            let keys = self.known(&server).await?;
+            known.insert(server, keys);
+        }
+        Ok(known)
+    }
+
+    /// Ask the notaries for the keys of many servers.
+    async fn fetch_batch(&self, servers: &[OwnedServerName]) -> Result<()> {
+        for notary in &self.0.notaries {
+            for chunk in servers.chunks(SERVERS_PER_QUERY_MAX) {
+                let asked: Vec<OwnedServerName> = chunk.iter().filter(|server| *server != notary).cloned().collect();
+                let answers = match self.ask_notary(notary, asked).await {
+                    Ok(answers) => answers,
+                    Err(error) => {
+                        tracing::info!(%notary, %error, "a notary does not help");
+                        break;
+                    }
+                };
+                for checked in answers {
+                    let server = checked.keys.server_name.clone();
+                    if chunk.contains(&server) {
+                        self.keep(&server, checked).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What we answer about our own keys.
@@ -210,7 +277,7 @@ impl Keys {
         };
         let mut answer = stored;
         if !answer.as_ref().is_some_and(is_fresh) && self.may_ask(server) {
-            let asking = self.asking(server);
+            let asking = self.0.asking.of(&server.to_owned());
             let _turn = asking.lock().await;
             if let Err(error) = self.fetch(server).await {
                 tracing::info!(%server, %error, "the keys of a server cannot be had");
@@ -271,17 +338,6 @@ impl Keys {
         Ok(keys)
     }
 
-    fn asking(&self, server: &ServerName) -> Arc<tokio::sync::Mutex<()>> {
-        let mut asking = self.0.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = asking.get(server).and_then(Weak::upgrade) {
-            return turn;
-        }
-        asking.retain(|_, turn| turn.strong_count() > 0);
-        let turn = Arc::new(tokio::sync::Mutex::new(()));
-        asking.insert(server.to_owned(), Arc::downgrade(&turn));
-        turn
-    }
-
     /// Whether `server` was left alone long enough; if so it counts as asked now.
     fn may_ask(&self, server: &ServerName) -> bool {
         let now_ms = self.0.cx.clock.now_ms();
@@ -309,19 +365,30 @@ impl Keys {
     }
 
     async fn fetch_from(&self, notary: &ServerName, server: &ServerName) -> Result<Checked> {
-        let wanted = BTreeMap::from([(server.to_owned(), BTreeMap::new())]);
+        let answers = self.ask_notary(notary, vec![server.to_owned()]).await?;
+        let found = answers.into_iter().find(|checked| checked.keys.server_name == server);
+        found.ok_or_else(|| failure(notary, format!("it has no keys of {server}")))
+    }
+
+    /// What a notary has of the keys of these servers: answers with its signature and the server's own.
+    async fn ask_notary(&self, notary: &ServerName, servers: Vec<OwnedServerName>) -> Result<Vec<Checked>> {
+        let wanted = servers.into_iter().map(|server| (server, BTreeMap::new())).collect();
         let request = get_remote_server_keys_batch::v2::Request::new(wanted);
         let response = self.0.client.send_open(notary, request, Terms::BRIEF).await?;
         let notary_keys = Box::pin(self.of(notary, &BTreeSet::new(), Needed::Now)).await?;
-        for answer in response.server_keys {
+        let mut checked = Vec::new();
+        for answer in response.server_keys.iter().take(ANSWERS_PER_QUERY_MAX) {
             let object = canonical::parse(answer.json().get().as_bytes());
-            if object.is_ok_and(|object| signing::verify(notary, notary_keys.clone(), &object).is_ok())
-                && let Ok(checked) = self.check(server, answer.json())
+            let is_vouched_for =
+                object.is_ok_and(|object| signing::verify(notary, notary_keys.clone(), &object).is_ok());
+            if is_vouched_for
+                && let Ok(Some(server)) = answer.get_field::<OwnedServerName>("server_name")
+                && let Ok(answer) = self.check(&server, answer.json())
             {
-                return Ok(checked);
+                checked.push(answer);
             }
         }
-        Err(failure(notary, format!("it has no keys of {server}")))
+        Ok(checked)
     }
 
     /// Whether an answer is `server`'s own: its name, and a signature with one of the keys it lists as in use.

@@ -29,6 +29,7 @@ use super::client::Client;
 use crate::{
     Context, Result,
     keys::Keys,
+    notify::{Notify, Whisper},
     presence::{Presence, Seen},
     receipts::Receipts,
     timeline::Timeline,
@@ -48,19 +49,30 @@ const EPHEMERAL_MAX: usize = 1_000;
 /// The row of `destinations` that says how far the dispatcher has come.
 const DISPATCHER: &str = "";
 
-/// Rung when messages to devices wait for other servers. Made before all that ring it.
+/// Rung when messages to devices wait for other servers, in all instances. Made before all that ring it.
 #[derive(Debug, Clone)]
 pub struct Doorbell {
     is_enabled: bool,
+    notify: Notify,
     servers: Arc<Mutex<BTreeSet<OwnedServerName>>>,
     bell: Arc<Bell>,
 }
 
 impl Doorbell {
-    /// That rings for nobody while federation is off.
+    /// Hears the other instances through `notify`; rings for nobody while federation is off.
     #[must_use]
-    pub fn new(is_enabled: bool) -> Self {
-        Self { is_enabled, servers: Arc::default(), bell: Arc::default() }
+    pub fn new(notify: Notify, is_enabled: bool) -> Self {
+        let doorbell = Self { is_enabled, notify, servers: Arc::default(), bell: Arc::default() };
+        let (servers, bell) = (Arc::downgrade(&doorbell.servers), Arc::downgrade(&doorbell.bell));
+        doorbell.notify.on_whisper(move |whisper| {
+            let Whisper::Outbox(names) = whisper else { return };
+            if let (Some(servers), Some(bell)) = (servers.upgrade(), bell.upgrade()) {
+                let names = names.iter().filter_map(|name| name.parse().ok());
+                servers.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
+                bell.notify_one();
+            }
+        });
+        doorbell
     }
 
     fn take(&self) -> BTreeSet<OwnedServerName> {
@@ -74,8 +86,8 @@ impl Outbox for Doorbell {
     }
 
     fn ring(&self, servers: &[OwnedServerName]) {
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner).extend(servers.iter().cloned());
-        self.bell.notify_one();
+        // Whoever delivers to them, here or elsewhere, hears it.
+        self.notify.whisper(&Whisper::Outbox(servers.iter().map(ToString::to_string).collect()));
     }
 }
 
@@ -179,7 +191,7 @@ impl Queue {
             let Some(inner) = weak.upgrade() else { return };
             let mut news = inner.news.lock().unwrap_or_else(PoisonError::into_inner);
             news.until = news.until.max(change.last);
-            news.rooms.extend(&change.rooms);
+            news.rooms.extend(change.rooms.iter().map(|(nid, _)| *nid));
             news.receipt_rooms.extend(&change.receipt_rooms);
             news.has_devices |= !change.device_users.is_empty();
             news.has_state |= !change.state_rooms.is_empty();
@@ -214,7 +226,7 @@ impl Queue {
                     Some(told) = ephemeral.recv() => queue.dispatch_ephemeral(told).await,
                     Ok(()) = recoveries.changed() => { queue.wake_all(); Ok(()) }
                     _ = flush.tick() => queue.flush().await,
-                    _ = lease.tick(), if !is_alone => queue.take_shares().await,
+                    _ = lease.tick(), if !is_alone => queue.look_after_shares().await,
                 };
                 if let Err(error) = done {
                     tracing::warn!(%error, "the other servers are not told of everything; trying again");
@@ -250,6 +262,14 @@ impl Queue {
         if gained.is_empty() { Ok(()) } else { self.resume(&gained).await }
     }
 
+    /// Keep our shares, and see to messages to devices of which another instance told nobody.
+    async fn look_after_shares(&self) -> Result<()> {
+        self.take_shares().await?;
+        let waiting = storage::to_device::queued_servers(&mut self.0.cx.store.read().await?).await?;
+        let names = self.0.cx.numbers.server_names(&waiting).await?;
+        self.wake(&names.values().filter_map(|name| name.parse().ok()).collect()).await
+    }
+
     /// Whether this process delivers to `server`.
     fn delivers_to(&self, server: &ServerName) -> bool {
         self.progress().shares.contains(&share_of(server))
@@ -260,9 +280,9 @@ impl Queue {
         self.0.destinations.lock().unwrap_or_else(PoisonError::into_inner).get(server).cloned()
     }
 
-    /// Have the tasks of these servers look for messages to devices.
+    /// Have the tasks of those of these servers that are ours look for messages to devices.
     async fn wake(&self, servers: &BTreeSet<OwnedServerName>) -> Result<()> {
-        for server in servers {
+        for server in servers.iter().filter(|server| self.delivers_to(server)) {
             let destination = self.destination(server).await?;
             destination.has_messages();
             self.work(&destination);

@@ -33,8 +33,11 @@ use crate::{Error, Result, federation::client::Terms, timeline::snapshots::Snaps
 const ASKED_AT_ONCE_MAX: usize = 8;
 /// Events of a state asked for one by one; if more are missing, the whole state is asked for.
 const SINGLY_MAX: usize = 100;
-/// Events asked for to fill a gap.
+/// Events asked for at a time to fill a gap, and how often; a longer gap stays history that is fetched when somebody pages to it.
 const GAP_LEN_MAX: u32 = 50;
+const GAP_ROUNDS_MAX: u32 = 20;
+/// Events looked at before other work has its turn.
+const EVENTS_PER_TURN: usize = 64;
 /// Events taken from one answer about a state and what vouches for it.
 const STATE_LEN_MAX: usize = 400_000;
 
@@ -43,7 +46,10 @@ impl Incoming {
     pub(crate) async fn verified(&self, room: &Room, jsons: &[Box<RawValue>]) -> Result<Vec<Arc<Pdu>>> {
         let mut events = Vec::with_capacity(jsons.len());
         let mut seen = HashSet::new();
-        for json in jsons {
+        for (at, json) in jsons.iter().enumerate() {
+            if at % EVENTS_PER_TURN == EVENTS_PER_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
             match Pdu::from_remote(json.get().as_bytes(), room.rules) {
                 Ok(event) if event.room_id() == room.id && seen.insert(event.event_id().to_owned()) => {
                     events.push(event);
@@ -76,7 +82,10 @@ impl Incoming {
         let mut known: HashMap<OwnedEventId, Arc<Pdu>> =
             stored.into_iter().map(|(id, event)| (id, Arc::clone(&event.pdu))).collect();
         let (mut kept, mut fresh) = (HashSet::new(), Vec::new());
-        for at in graph::order(events) {
+        for (turn, at) in graph::order(events).into_iter().enumerate() {
+            if turn % EVENTS_PER_TURN == EVENTS_PER_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
             let event = &events[at];
             if let Some(event) = known.get(&event.event_id) {
                 if !event.rejected {
@@ -118,8 +127,9 @@ impl Incoming {
             return Ok(());
         }
         let request = get_event_authorization::v1::Request::new(room.id.clone(), event.event_id.clone());
-        let answer = self.0.federation.client().send(origin, request, Terms::LARGE).await?;
-        let chain = self.verified(room, &answer.auth_chain[..answer.auth_chain.len().min(STATE_LEN_MAX)]).await?;
+        let held = self.0.federation.client().send_for_large(origin, request, Terms::LARGE).await?;
+        let chain = &held.answer.auth_chain;
+        let chain = self.verified(room, &chain[..chain.len().min(STATE_LEN_MAX)]).await?;
         self.keep(room, &chain).await?;
         let known = self.0.timeline.events.by_ids(&event.auth_events).await?;
         let left: Vec<_> = event.auth_events.iter().filter(|id| !known.contains_key(*id)).cloned().collect();
@@ -128,17 +138,52 @@ impl Incoming {
         Ok(())
     }
 
-    /// Events between our heads and `event` that `origin` has and we do not.
+    /// Events between our heads and `event` that `origin` has and we do not, the earliest first. A gap longer than an answer is
+    /// asked for in several rounds; what is older than the last round's stays history.
     pub(super) async fn fetch_gap(&self, room: &Room, origin: &ServerName, event: &Pdu) -> Result<Vec<Arc<Pdu>>> {
         let now = self.0.timeline.now(room.nid).await?;
-        let heads = now.heads.iter().map(|head| head.event.event_id.clone()).collect();
-        let mut request = get_missing_events::v1::Request::new(room.id.clone(), heads, vec![event.event_id.clone()]);
-        request.limit = UInt::from(GAP_LEN_MAX);
-        let answer = self.0.federation.client().send(origin, request, Terms::BRIEF).await?;
-        let count = answer.events.len().min(GAP_LEN_MAX as usize);
-        let events = self.verified(room, &answer.events[..count]).await?;
+        let heads: Vec<OwnedEventId> = now.heads.iter().map(|head| head.event.event_id.clone()).collect();
+        let mut gap: HashMap<OwnedEventId, Arc<Pdu>> = HashMap::new();
+        let mut latest = vec![event.event_id.clone()];
+        for _ in 0..GAP_ROUNDS_MAX {
+            let mut request = get_missing_events::v1::Request::new(room.id.clone(), heads.clone(), latest);
+            request.limit = UInt::from(GAP_LEN_MAX);
+            let answer = match self.0.federation.client().send(origin, request, Terms::BRIEF).await {
+                Ok(answer) => answer,
+                // What the rounds before brought is worth having.
+                Err(error) if !gap.is_empty() => {
+                    tracing::debug!(room = %room.id, %error, "a gap is filled in part");
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+            let count = answer.events.len().min(GAP_LEN_MAX as usize);
+            let mut fresh = self.verified(room, &answer.events[..count]).await?;
+            fresh.retain(|missed| missed.event_id != event.event_id && !gap.contains_key(&missed.event_id));
+            gap.extend(fresh.iter().map(|missed| (missed.event_id.clone(), Arc::clone(missed))));
+            latest = self.followers_of_missing(&fresh, &gap).await?;
+            if latest.is_empty() {
+                break;
+            }
+        }
+        let events: Vec<Arc<Pdu>> = gap.into_values().collect();
         let order = graph::order(&events);
-        Ok(order.into_iter().map(|at| Arc::clone(&events[at])).filter(|e| e.event_id != event.event_id).collect())
+        Ok(order.into_iter().map(|at| Arc::clone(&events[at])).collect())
+    }
+
+    /// Those of `events` that follow what is neither in `gap` nor here.
+    async fn followers_of_missing(
+        &self,
+        events: &[Arc<Pdu>],
+        gap: &HashMap<OwnedEventId, Arc<Pdu>>,
+    ) -> Result<Vec<OwnedEventId>> {
+        let is_in_gap = |id: &OwnedEventId| gap.contains_key(id);
+        let before: Vec<OwnedEventId> =
+            events.iter().flat_map(|event| event.prev_events.iter().filter(|id| !is_in_gap(id)).cloned()).collect();
+        let known = self.0.timeline.events.by_ids(&before).await?;
+        let is_here = |id: &OwnedEventId| is_in_gap(id) || known.get(id).is_some_and(|event| event.state_nid.is_some());
+        let follows = events.iter().filter(|event| !event.prev_events.iter().all(is_here));
+        Ok(follows.map(|event| event.event_id.clone()).collect())
     }
 
     /// Older history than `from`, as `server` tells it, the earliest first.
@@ -165,7 +210,7 @@ impl Incoming {
         event_id: &EventId,
     ) -> Result<Arc<Snapshot>> {
         let request = get_room_state_ids::v1::Request::new(event_id.to_owned(), room.id.clone());
-        let ids = self.0.federation.client().send(origin, request, Terms::LARGE).await?;
+        let ids = self.0.federation.client().send_for_large(origin, request, Terms::LARGE).await?.answer;
         if ids.pdu_ids.len() + ids.auth_chain_ids.len() > STATE_LEN_MAX {
             return Err(Error::TooLarge(format!("the state of {} is larger than {STATE_LEN_MAX} events", room.id)));
         }
@@ -176,7 +221,8 @@ impl Incoming {
             self.fetch_events(room, origin, &missing).await?
         } else {
             let request = get_room_state::v1::Request::new(event_id.to_owned(), room.id.clone());
-            let answer = self.0.federation.client().send(origin, request, Terms::LARGE).await?;
+            let held = self.0.federation.client().send_for_large(origin, request, Terms::LARGE).await?;
+            let answer = held.answer;
             let all: Vec<_> = answer.auth_chain.into_iter().chain(answer.pdus).take(STATE_LEN_MAX).collect();
             self.verified(room, &all).await?
         };

@@ -153,15 +153,16 @@ impl Incoming {
         }
     }
 
-    /// Fetch at most `limit` events older than what we have of a room. Returns how many became part of its history; 0 when the
-    /// beginning is reached or nobody who could know answers.
+    /// Fetch at most `limit` events older than what we have of a room where it is no deeper than `depth_max`. Returns how many
+    /// became part of its history; 0 when the beginning is reached or nobody who could know answers.
     ///
     /// # Errors
     /// The database's.
-    pub async fn backfill(&self, room_nid: i64, limit: u32) -> Result<usize> {
+    pub async fn backfill(&self, room_nid: i64, depth_max: i64, limit: u32) -> Result<usize> {
         let now = self.0.timeline.now(room_nid).await?;
         let room = Room::from(&*now);
-        let edges = storage::events::missing(&mut self.0.cx.store.read().await?, room_nid, EDGES_MAX).await?;
+        let edges =
+            storage::events::missing(&mut self.0.cx.store.read().await?, room_nid, depth_max, EDGES_MAX).await?;
         if edges.is_empty() {
             return Ok(0);
         }

@@ -50,6 +50,8 @@ impl Incoming {
                 "a transaction has at most {PDUS_PER_TRANSACTION_MAX} events and {EDUS_PER_TRANSACTION_MAX} ephemeral units"
             )));
         }
+        let turn = self.0.turns.of(&origin.to_owned());
+        let _turn = turn.lock().await;
         let store = &self.0.cx.store;
         if let Some(answer) = incoming::answer(&mut store.read().await?, origin.as_str(), txn_id).await? {
             return read_answer(&answer);

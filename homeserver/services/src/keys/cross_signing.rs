@@ -13,7 +13,7 @@ use crate::{Error, Result, accounts::User, error::Code};
 
 /// One cross-signing key.
 const KEY_BYTES_MAX: usize = 64 << 10;
-const MASTER: &str = "master";
+pub(super) const MASTER: &str = "master";
 const SELF_SIGNING: &str = "self_signing";
 const USER_SIGNING: &str = "user_signing";
 

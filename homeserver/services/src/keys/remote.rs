@@ -278,17 +278,6 @@ impl Keys {
         Ok(())
     }
 
-    /// These users of other servers share no room with ours any more: their servers will tell us nothing from now on.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn stopped_sharing(&self, users: &[i64]) -> Result<()> {
-        let mut tx = self.cx.store.begin().await?;
-        remote_device_lists::outdate(&mut tx, users).await?;
-        tx.commit().await?;
-        Ok(())
-    }
-
     /// The number of a user of `origin` who shares a room with one of ours. Updates of others are of no use to us.
     async fn followed(&self, origin: &ServerName, user_id: &UserId) -> Result<Option<i64>> {
         if user_id.server_name() != origin || self.cx.is_us(origin) {

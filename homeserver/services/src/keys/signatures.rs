@@ -14,7 +14,11 @@ use ruma::{CanonicalJsonObject, OwnedUserId, UserId};
 use serde_json::value::RawValue;
 use storage::{Tx, cross_signing, device_changes, device_changes::NewChange, device_keys, locks};
 
-use super::{Keys, signed_json};
+use super::{
+    Keys, Wanted,
+    cross_signing::{MASTER, WellFormed, row, well_formed},
+    signed_json,
+};
 use crate::{Error, Result, accounts::User, error::Code, notify::Change};
 
 /// Signed keys one request may carry.
@@ -54,6 +58,7 @@ impl Keys {
         if count > SIGNED_KEYS_MAX {
             return Err(Error::TooLarge(format!("a request may carry at most {SIGNED_KEYS_MAX} signed keys")));
         }
+        let fetched = self.masters_of_strangers(user, signed).await?;
         let ids: Vec<&UserId> = signed.keys().map(|user_id| &**user_id).collect();
         let known: BTreeMap<&UserId, i64> = self.cx.numbers.users_if_known(&ids).await?.into_iter().collect();
         let nids = self.change_numbers(count).await?;
@@ -66,7 +71,10 @@ impl Keys {
         for (owner, keys) in signed {
             for (target, raw) in keys {
                 let checked = match known.get(&**owner) {
-                    Some(owner_nid) => check(&mut tx, &signer, owner, *owner_nid, target, raw).await,
+                    Some(owner_nid) => {
+                        let fetched = fetched.get(owner);
+                        check(&mut tx, &signer, (owner, *owner_nid), fetched, target, raw).await
+                    }
                     None => Err(Error::NotFound("the key")),
                 };
                 match checked {
@@ -89,9 +97,42 @@ impl Keys {
             .collect();
         device_changes::put(&mut tx, &rows).await?;
         let span = tx.commit().await?;
-        let device_users = changes.iter().filter(|change| change.2 == 0).map(|change| change.0).collect();
-        self.cx.notify.publish(Change { device_users, users: vec![user.nid], ..Change::at(span) });
+        // A signature on somebody else's key is news for the signer alone.
+        let concerned = |viewer_nid: i64, owner_nid: i64| if viewer_nid == 0 { owner_nid } else { viewer_nid };
+        let device_users =
+            changes.iter().map(|(owner_nid, _, viewer_nid)| concerned(*viewer_nid, *owner_nid)).collect();
+        self.cx.notify.publish(Change { device_users, ..Change::at(span) });
         Ok(refused)
+    }
+
+    /// Master keys of other servers' users of whom we keep no copy, from their servers; those that cannot be had are left out.
+    async fn masters_of_strangers(
+        &self,
+        user: &User,
+        signed: &SignedKeys,
+    ) -> Result<BTreeMap<OwnedUserId, WellFormed>> {
+        let strangers: Vec<&UserId> =
+            signed.keys().map(|owner| &**owner).filter(|owner| !self.cx.is_local(owner)).collect();
+        if strangers.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let known: BTreeMap<&UserId, i64> = self.cx.numbers.users_if_known(&strangers).await?.into_iter().collect();
+        let nids: Vec<i64> = known.values().copied().collect();
+        let keys = cross_signing::of_users(&mut self.cx.store.read().await?, &nids).await?;
+        let has_master = |nid: &i64| keys.iter().any(|key| key.user_nid == *nid && key.usage == MASTER);
+        let lacking = strangers.into_iter().filter(|owner| !known.get(owner).is_some_and(has_master));
+        let lacking: Wanted = lacking.map(|owner| (owner.to_owned(), Vec::new())).collect();
+        let mut masters = BTreeMap::new();
+        if lacking.is_empty() {
+            return Ok(masters);
+        }
+        for (owner, key) in self.query(user, &lacking, None).await?.master {
+            if let Ok(key) = well_formed(&owner, MASTER, &key) {
+                self.cx.numbers.user(&owner).await?;
+                masters.insert(owner, key);
+            }
+        }
+        Ok(masters)
     }
 }
 
@@ -114,8 +155,8 @@ async fn store(tx: &mut Tx, signer_nid: i64, accepted: &[Accepted]) -> Result<Ve
 async fn check(
     tx: &mut Tx,
     signer: &Signer<'_>,
-    owner: &UserId,
-    owner_nid: i64,
+    (owner, owner_nid): (&UserId, i64),
+    fetched: Option<&WellFormed>,
     target: &str,
     raw: &RawValue,
 ) -> Result<Vec<Accepted>> {
@@ -123,8 +164,9 @@ async fn check(
         serde_json::from_str(raw.get()).map_err(|error| Error::invalid(error.to_string()))?;
     if owner_nid != signer.user.nid {
         let keys = cross_signing::of_users(tx, &[owner_nid]).await?;
-        let master = keys.into_iter().find(|key| key.usage == "master" && key.public_key == target);
-        let master = master.ok_or(Error::NotFound("the master key"))?;
+        let fetched = fetched.map(|key| row(owner_nid, key)).transpose()?;
+        let mut masters = keys.into_iter().filter(|key| key.usage == MASTER).chain(fetched);
+        let master = masters.find(|key| key.public_key == target).ok_or(Error::NotFound("the master key"))?;
         is_same(&given, &master.body)?;
         let by = signer.public_key("user_signing").ok_or(Error::NotFound("your user-signing key"))?;
         return Ok(vec![signed_by(signer, &given, by, by, owner_nid, target, "")?]);

@@ -1,7 +1,6 @@
 //! What devices have left to give out, which every sync tells: in memory until it changes.
 //!
-//! Keys are given out and uploaded without taking a position, so instances tell each other by [`Whisper::Forget`]; after
-//! [`AGE_MAX_MS`] the database is asked again in case such a whisper was lost.
+//! Keys are given out and uploaded without taking a position, so instances tell each other by [`Whisper::Forget`].
 
 use std::{
     collections::HashMap,
@@ -52,13 +51,17 @@ impl Supplies {
     pub(super) fn listening(cx: &Context) -> Self {
         let supplies = Self { known: Arc::new(Cache::new(USERS_MAX)), forgotten: Arc::default() };
         let listener = supplies.clone();
-        cx.notify.on_whisper(move |whisper| {
-            if let Whisper::Forget(family, key) = whisper
-                && family == FORGET_SUPPLY
-                && let Ok(user_nid) = key.parse()
-            {
-                listener.forget(user_nid);
+        cx.notify.on_whisper(move |whisper| match whisper {
+            Whisper::Forget(family, key) if family == FORGET_SUPPLY => {
+                if let Ok(user_nid) = key.parse() {
+                    listener.forget(user_nid);
+                }
             }
+            Whisper::Missed => {
+                listener.forgotten.fetch_add(1, Ordering::AcqRel);
+                listener.known.clear();
+            }
+            _ => {}
         });
         let listener = supplies.clone();
         cx.notify.on_change(move |change| {
@@ -82,7 +85,8 @@ impl Keys {
     /// The database's.
     pub async fn supply(&self, user_nid: i64, device_id: &str) -> Result<Supply> {
         let now_ms = self.cx.clock.now_ms();
-        if let Some(of_user) = self.supplies.known.get(&user_nid)
+        // What a whisper would end is believed only while whispers of the others are heard.
+        if let Some(of_user) = self.supplies.known.get(&user_nid).filter(|_| self.cx.notify.hears_others())
             && let Some((supply, read_ms)) = of_user.lock().unwrap_or_else(PoisonError::into_inner).get(device_id)
             && now_ms < read_ms.saturating_add(AGE_MAX_MS)
         {

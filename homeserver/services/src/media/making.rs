@@ -33,7 +33,8 @@ impl Media {
                 drop(permit);
                 made
             });
-            work.await.map_err(Error::internal)
+            // A file that fells the decoder is no picture; the panic itself is in the log.
+            Ok::<_, Error>(work.await.unwrap_or(Err(Refused::NotAPicture)))
         })
         .await
         .map_err(|_| Error::Limited { retry_after: THUMBNAIL_TIMEOUT })??;

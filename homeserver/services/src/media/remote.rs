@@ -269,6 +269,27 @@ mod tests {
         }
 
         #[test]
+        fn no_damage_to_an_answer_makes_the_reader_panic_or_wait(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8), piece in 1usize..64,
+            kind in prop_oneof![Just(TYPE.to_owned()), "multipart/mixed; ?boundary=\"?[-\\r\\n c]{0,80}\"?", ".{0,40}"],
+        ) {
+            let mut body = multipart("", b"content\r\n--cu");
+            for (at, to) in damage {
+                let at = at.index(body.len());
+                body[at] = to;
+            }
+            let reading = async {
+                match unpack(server_name!("there.example"), answer(&kind, &body, piece)).await {
+                    Ok(Found::File(file)) => all(file.body).await.map(drop),
+                    Ok(Found::At(_)) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            };
+
+            prop_assert!(futures_util::FutureExt::now_or_never(reading).is_some());
+        }
+
+        #[test]
         fn an_answer_that_ends_too_early_is_an_error(cut in 0usize..1000) {
             let body = multipart("", &[7; 900]);
             // Up to the last boundary; the two dashes after it say nothing more.

@@ -21,8 +21,8 @@ pub const PIXELS_MAX: u64 = 64 << 20;
 const DECODER_BYTES_MAX: u64 = PIXELS_MAX * 8;
 /// Frames of a moving thumbnail; what is longer stands still.
 const FRAMES_MAX: usize = 200;
-/// Pixels of all frames of a moving picture together.
-const FRAME_PIXELS_MAX: u64 = 256 << 20;
+/// Pixels of all frames of a moving picture together: they are in memory at the same time, with four bytes each.
+const FRAME_PIXELS_MAX: u64 = 64 << 20;
 /// Quality of JPEG thumbnails, in percent.
 const JPEG_QUALITY: u8 = 82;
 
@@ -221,6 +221,7 @@ fn moving(frames: Vec<Frame>, size: Size) -> Result<Made, Refused> {
 #[cfg(test)]
 mod tests {
     use image::{Rgb, RgbImage, Rgba, RgbaImage};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -332,6 +333,41 @@ mod tests {
     fn what_is_no_picture_is_refused() {
         for bytes in [&b""[..], b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", &jpeg(400, 400)[..100]] {
             assert_eq!(make(bytes, LARGE, false), Err(Refused::NotAPicture));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn no_damage_to_a_picture_makes_the_decoder_panic(
+            which in 0_usize..5,
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+            animated in any::<bool>(),
+        ) {
+            let gradient = RgbaImage::from_fn(40, 30, |x, y| Rgba([x as u8 * 6, y as u8 * 8, 7, 255 - x as u8]));
+            let gradient = DynamicImage::ImageRgba8(gradient);
+            let mut bytes = match which {
+                0 => encoded(&gradient, ImageFormat::Png),
+                1 => encoded(&DynamicImage::ImageRgb8(gradient.to_rgb8()), ImageFormat::Jpeg),
+                2 => encoded(&gradient, ImageFormat::WebP),
+                3 => gif(1, 40),
+                _ => gif(3, 40),
+            };
+            for (at, to) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = to;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let small = Size { width: 16, height: 16, method: Method::Crop };
+
+            if let Ok(Made::Thumbnail { bytes, .. }) = make(&bytes, small, animated) {
+                let (width, height) = image::load_from_memory(&bytes).map(|made| (made.width(), made.height())).unwrap();
+                prop_assert!(width <= 16 && height <= 16);
+            }
         }
     }
 

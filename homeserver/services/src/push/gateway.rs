@@ -120,9 +120,11 @@ impl Gateway {
         });
         let weak = Arc::downgrade(&gateway.0);
         gateway.0.cx.notify.on_whisper(move |whisper| {
-            if let (Whisper::Forget(family, _), Some(inner)) = (whisper, weak.upgrade())
-                && family == FORGET_PUSHERS
-            {
+            let is_old = match whisper {
+                Whisper::Forget(family, _) => family == FORGET_PUSHERS,
+                whisper => *whisper == Whisper::Missed,
+            };
+            if let Some(inner) = weak.upgrade().filter(|_| is_old) {
                 inner.state.lock().unwrap_or_else(PoisonError::into_inner).pushers = None;
             }
         });

@@ -39,8 +39,8 @@ const CONTEXT_LEN_MAX: usize = 100;
 const SEARCHED_LEN: usize = 200;
 /// How often more is fetched for one page.
 const SEARCHES_MAX: usize = 10;
-/// Gaps in a room's history looked at for one page.
-const GAPS_MAX: i64 = 20;
+/// Events asked of another server at least, when history is missing.
+const FETCHED_LEN_MIN: u32 = 100;
 
 /// A point in a room's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +117,17 @@ pub struct Around {
     pub after: Vec<Box<RawValue>>,
     /// The room's state at the last of them.
     pub state: Vec<Box<RawValue>>,
+}
+
+/// What became of the gaps in a piece of history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filled {
+    /// There is none.
+    Whole,
+    /// Other servers gave something of what was missing.
+    Come,
+    /// Nobody gave anything.
+    Missing,
 }
 
 /// Events that were looked through.
@@ -263,12 +274,24 @@ impl Rooms {
             let is_narrow = !search.filter.is_open() || found.end != search.from;
             let len = if is_narrow { left.max(SEARCHED_LEN) } else { left };
             let mut page = self.page(access.now.nid, found.end, search.back, len).await?;
-            if may_ask_others && self.fill_gaps(&access.now, &page, found.end, len).await? {
+            let mut filled = Filled::Whole;
+            if may_ask_others {
+                filled = self.fill_gaps(&access.now, &page, found.end, len).await?;
+                may_ask_others = filled == Filled::Come;
+            }
+            if filled == Filled::Come {
                 page = self.page(access.now.nid, found.end, search.back, len).await?;
             }
-            may_ask_others = false;
-            found.is_over = page.len() < len;
+            let is_short = page.len() < len;
+            found.is_over = is_short && filled == Filled::Whole;
             self.take(access, search, page, &mut found).await?;
+            if is_short && filled != Filled::Whole {
+                // What is still missing is asked for again with the next page, unless this one has nothing.
+                if !found.shown.is_empty() {
+                    break;
+                }
+                found.is_over |= filled == Filled::Missing;
+            }
         }
         Ok(found)
     }
@@ -316,19 +339,20 @@ impl Rooms {
         Ok(events.into_iter().zip(txns).map(|(event, txn)| Shown { event, txn: txn.map(Arc::from) }).collect())
     }
 
-    /// Ask other servers for what is missing among the events of a page, or behind it when it is short. True when something came.
-    async fn fill_gaps(&self, now: &RoomNow, page: &[Shown], from: Place, len: usize) -> Result<bool> {
-        let missing = events::missing(&mut self.cx.store.read().await?, now.nid, GAPS_MAX).await?;
+    /// Ask other servers for what is missing among the events of a page, or behind it when it is short.
+    async fn fill_gaps(&self, now: &RoomNow, page: &[Shown], from: Place, len: usize) -> Result<Filled> {
+        let missing = events::missing(&mut self.cx.store.read().await?, now.nid, from.0, 1).await?;
         let lowest = page.last().filter(|_| page.len() == len).map_or(0, |shown| shown.event.place().0);
-        if !missing.iter().any(|(_, _, depth)| (lowest..=from.0).contains(depth)) {
-            return Ok(false);
+        if !missing.iter().any(|(_, _, depth)| *depth >= lowest) {
+            return Ok(Filled::Whole);
         }
-        let limit = u32::try_from(len).unwrap_or(u32::MAX);
-        match self.from.incoming.backfill(now.nid, limit).await {
-            Ok(come) => Ok(come > 0),
+        let limit = u32::try_from(len).unwrap_or(u32::MAX).max(FETCHED_LEN_MIN);
+        match self.from.incoming.backfill(now.nid, from.0, limit).await {
+            Ok(0) => Ok(Filled::Missing),
+            Ok(_) => Ok(Filled::Come),
             Err(error) => {
                 tracing::info!(%error, room_id = %now.room_id, "history of a room could not be fetched");
-                Ok(false)
+                Ok(Filled::Missing)
             }
         }
     }

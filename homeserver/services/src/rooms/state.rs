@@ -116,7 +116,7 @@ impl Rooms {
             }
             let alias = OwnedRoomAliasId::try_from(alias.as_str())
                 .map_err(|_| Error::InvalidParam("an alias looks like #name:server".to_owned()))?;
-            let is_ours = match self.resolve(&alias).await {
+            let is_ours = match self.from.directory.resolve(&alias).await {
                 Ok((room_id, _)) => room_id == now.room_id,
                 Err(Error::NotFound(_) | Error::Remote { .. }) => false,
                 Err(error) => return Err(error),

@@ -79,14 +79,7 @@ impl Answer<'_> {
     }
 
     /// Messages to this device, changes of others' devices, and what is left of its own one-time keys.
-    /// `is_moving`: people joined or left rooms the user is in.
-    pub(super) async fn devices(
-        &self,
-        since: Option<Token>,
-        is_moving: bool,
-        response: &mut Response,
-        token: &mut Token,
-    ) -> Result<()> {
+    pub(super) async fn devices(&self, since: Option<Token>, response: &mut Response, token: &mut Token) -> Result<()> {
         if self.device.is_empty() {
             return Ok(());
         }
@@ -98,9 +91,8 @@ impl Answer<'_> {
             // More may wait behind a full delivery: the rest of this answer is told again then, which clients bear.
             token.pos = token.pos.min(inbox.read_to.max(self.since));
         }
-        let has_changed = is_moving
-            || self.entry.devices_changed_since(self.since)
-            || self.entry.membership_changed_since(self.since);
+        let has_changed =
+            self.sync.watch.devices_changed(self.entry, self.since) || self.entry.membership_changed_since(self.since);
         if since.is_some() && has_changed {
             let lists = from.keys.device_lists(user_nid, self.since, self.until).await?;
             let names = |users: Vec<ruma::OwnedUserId>| users.into_iter().map(|user| user.to_string()).collect();

@@ -44,6 +44,8 @@ pub(super) struct Joined {
     state: Option<Events>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state_after: Option<Events>,
+    #[serde(rename = "org.matrix.msc4222.state_after", skip_serializing_if = "Option::is_none")]
+    unstable_state_after: Option<Events>,
     timeline: Timeline,
     ephemeral: Events,
     pub(super) account_data: Events,
@@ -131,13 +133,13 @@ struct Memberships {
 }
 
 impl Answer<'_> {
-    /// All rooms of the answer, with the account data of theirs. Returns whether people joined or left those the user is in.
+    /// All rooms of the answer, with the account data of theirs.
     pub(super) async fn rooms(
         &self,
         since: Option<Token>,
         account_data: &[AccountData],
         response: &mut Response,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let memberships = self.memberships(since.is_none()).await?;
         let nows = self.sync.from.timeline.now_many(&memberships.joined.iter().copied().collect::<Vec<_>>()).await?;
         let nows: BTreeMap<i64, Arc<RoomNow>> = nows
@@ -180,8 +182,7 @@ impl Answer<'_> {
             }
         }
         Self::put_account_data(account_data, &nows, response)?;
-        self.others(&memberships, since.is_none(), &mut response.rooms).await?;
-        Ok(drafts.iter().any(has_moves))
+        self.others(&memberships, since.is_none(), &mut response.rooms).await
     }
 
     async fn unread(&self, rooms: &[&RoomNow]) -> Result<HashMap<i64, unread::Unread>> {
@@ -381,12 +382,6 @@ impl Answer<'_> {
         }
         Ok(heroes)
     }
-}
-
-/// Whether people may have joined or left a room since the client last asked.
-fn has_moves(draft: &Draft) -> bool {
-    let is_move = |e: &Arc<Recent>| e.event.pdu.kind == kind::MEMBER;
-    !draft.is_whole() && (draft.limited || !draft.changes.is_empty() || draft.events.iter().any(is_move))
 }
 
 /// Whether the events shown leave anything of the state unsaid.

@@ -1,10 +1,11 @@
 //! Who waits for what: for each user of ours that syncs here, the position at which something last concerned them.
 //!
 //! A sync whose user has not been concerned since its token asks the database nothing. The listener of the news does no IO; what
-//! needs the database (members of a room that is not in memory) is looked up once for the process, in a task of its own.
+//! needs the database (members of a room that is not in memory) is looked up once for the process, in a task of its own, and until
+//! that has ended nobody is taken for unconcerned ([`Watch::is_quiet`]).
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -126,7 +127,37 @@ pub struct Watch {
     entries: Arc<Mutex<HashMap<i64, Arc<Entry>>>>,
     /// For each room the last position at which a receipt changed; a room that is not in it has none since `from`.
     receipts: Arc<Mutex<HashMap<i64, i64>>>,
+    /// Positions of which it is not known yet whom they concern, each as often as it is looked up.
+    unclear: Arc<Mutex<BTreeMap<i64, usize>>>,
+    /// The position heard last: whoever is watched from now on hears all after it.
+    heard: Arc<AtomicI64>,
     from: i64,
+}
+
+/// A position of which it is not known yet whom it concerns, as long as this is held.
+struct Unclear {
+    positions: Arc<Mutex<BTreeMap<i64, usize>>>,
+    pos: i64,
+}
+
+impl Unclear {
+    fn begin(watch: &Watch, pos: i64) -> Self {
+        let positions = Arc::clone(&watch.unclear);
+        *positions.lock().unwrap_or_else(PoisonError::into_inner).entry(pos).or_default() += 1;
+        Self { positions, pos }
+    }
+}
+
+impl Drop for Unclear {
+    fn drop(&mut self) {
+        let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let std::collections::btree_map::Entry::Occupied(mut count) = positions.entry(self.pos) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 impl Watch {
@@ -134,13 +165,21 @@ impl Watch {
     #[must_use]
     pub fn start(cx: Context, timeline: Timeline) -> Self {
         let from = cx.notify.stable();
-        let watch = Self { cx, timeline, entries: Arc::default(), receipts: Arc::default(), from };
+        let watch = Self {
+            cx,
+            timeline,
+            entries: Arc::default(),
+            receipts: Arc::default(),
+            unclear: Arc::default(),
+            heard: Arc::new(AtomicI64::new(from)),
+            from,
+        };
         let listener = watch.clone();
         watch.cx.notify.on_change(move |change| listener.hear(change));
         let listener = watch.clone();
         watch.cx.notify.on_whisper(move |whisper| {
             if let Whisper::Typing(room_nid, _) = whisper {
-                listener.each_in_room(*room_nid, |entry| {
+                listener.each_in_room(*room_nid, 0, |entry| {
                     entry.typing.fetch_add(1, Ordering::AcqRel);
                     entry.bell.notify_waiters();
                 });
@@ -163,7 +202,7 @@ impl Watch {
         let entry = entries.entry(user_nid).or_insert_with(|| {
             Arc::new(Entry {
                 user_nid,
-                from: self.cx.notify.stable(),
+                from: self.heard.load(Ordering::Acquire),
                 pos: AtomicI64::new(0),
                 account_pos: AtomicI64::new(0),
                 member_pos: AtomicI64::new(0),
@@ -220,6 +259,24 @@ impl Watch {
         Ok((rooms, changes))
     }
 
+    /// Whether nothing concerned the user after `since`, as far as the news have come.
+    #[must_use]
+    pub fn is_quiet(&self, entry: &Entry, since: i64) -> bool {
+        !self.is_unclear(since) && entry.is_quiet_since(since)
+    }
+
+    /// Whether keys of people the user shares rooms with may have changed after `since`.
+    #[must_use]
+    pub fn devices_changed(&self, entry: &Entry, since: i64) -> bool {
+        self.is_unclear(since) || entry.devices_changed_since(since)
+    }
+
+    /// Whether somebody is still looking up whom a position after `since` concerns.
+    fn is_unclear(&self, since: i64) -> bool {
+        let positions = self.unclear.lock().unwrap_or_else(PoisonError::into_inner);
+        positions.last_key_value().is_some_and(|(pos, _)| *pos > since)
+    }
+
     /// Whether any of these rooms may have new receipts after `since`.
     #[must_use]
     pub fn receipts_changed(&self, rooms: &[i64], since: i64) -> bool {
@@ -228,6 +285,8 @@ impl Watch {
     }
 
     fn hear(&self, change: &Change) {
+        // Before anybody is looked for: who is not found now begins to watch after this.
+        self.heard.fetch_max(change.last, Ordering::AcqRel);
         for room_nid in &change.receipt_rooms {
             self.receipts.lock().unwrap_or_else(PoisonError::into_inner).insert(*room_nid, change.last);
         }
@@ -243,21 +302,39 @@ impl Watch {
                 }
             }
         }
-        for room_nid in change.rooms.iter().chain(&change.receipt_rooms) {
+        let rooms = change.rooms.iter().map(|(nid, _)| nid);
+        for room_nid in rooms.chain(&change.receipt_rooms) {
             let pos = change.last;
-            self.each_in_room(*room_nid, move |entry| entry.bump(pos));
+            // Who came or went may be somebody whose keys concern the others now, or no longer.
+            let has_members = change.member_rooms.contains(room_nid);
+            self.each_in_room(*room_nid, pos, move |entry| {
+                if has_members {
+                    entry.device_pos.fetch_max(pos, Ordering::AcqRel);
+                }
+                entry.bump(pos);
+            });
         }
         if !change.device_users.is_empty() {
             let (watch, users, pos) = (self.clone(), change.device_users.clone(), change.last);
+            let unclear = Unclear::begin(self, pos);
             tokio::spawn(async move {
-                if let Err(error) = watch.devices_changed(&users, pos).await {
-                    tracing::warn!(%error, "those who share rooms with a changed device are not told yet");
+                if let Err(error) = watch.tell_of_devices(&users, pos).await {
+                    tracing::warn!(%error, "who shares rooms with a changed device is not known; everybody looks");
+                    for entry in watch.everybody() {
+                        entry.device_pos.fetch_max(pos, Ordering::AcqRel);
+                        entry.bump(pos);
+                    }
                 }
+                drop(unclear);
             });
         }
     }
 
-    async fn devices_changed(&self, users: &[i64], pos: i64) -> Result<()> {
+    fn everybody(&self) -> Vec<Arc<Entry>> {
+        self.lock().values().cloned().collect()
+    }
+
+    async fn tell_of_devices(&self, users: &[i64], pos: i64) -> Result<()> {
         let mut concerned: HashSet<i64> = users.iter().copied().collect();
         for user_nid in users {
             let mut tx = self.cx.store.read().await?;
@@ -274,21 +351,29 @@ impl Watch {
         Ok(())
     }
 
-    /// Do something for each watched member of a room: at once when the room is in memory, else when it is.
-    fn each_in_room(&self, room_nid: i64, act: impl Fn(&Entry) + Send + Sync + 'static) {
-        let Some(now) = self.timeline.now_remembered(room_nid) else {
-            let watch = self.clone();
-            if watch.lock().is_empty() {
-                return;
-            }
-            tokio::spawn(async move {
-                if watch.timeline.now(room_nid).await.is_ok() {
-                    watch.each_in_room(room_nid, act);
-                }
-            });
+    /// Do something for each watched member of a room: at once when its members are in memory, else when they are. `pos` is the
+    /// position it is about.
+    fn each_in_room(&self, room_nid: i64, pos: i64, act: impl Fn(&Entry) + Send + Sync + 'static) {
+        if let Some(inhabitants) = self.timeline.inhabitants_remembered(room_nid) {
+            return self.each_of(&inhabitants.local, act);
+        }
+        if self.lock().is_empty() {
             return;
-        };
-        let local = &now.inhabitants.local;
+        }
+        let (watch, unclear) = (self.clone(), Unclear::begin(self, pos));
+        tokio::spawn(async move {
+            match watch.timeline.now(room_nid).await {
+                Ok(now) => watch.each_of(&now.inhabitants.local, act),
+                Err(error) => {
+                    tracing::warn!(%error, "who is in a room is not known; everybody looks");
+                    watch.everybody().iter().for_each(|entry| act(entry));
+                }
+            }
+            drop(unclear);
+        });
+    }
+
+    fn each_of(&self, local: &[i64], act: impl Fn(&Entry)) {
         let entries: Vec<Arc<Entry>> = {
             let all = self.lock();
             if all.len() < local.len() {

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -11,7 +11,11 @@ use std::{
 use ruma::{OwnedRoomId, RoomId};
 use storage::relations::Thread;
 
-use super::{events::Stored, now::RoomNow};
+use super::{
+    events::Stored,
+    now::{Inhabitants, RoomNow},
+};
+use crate::notify::Change;
 
 /// Newest events kept for each room in memory.
 pub const RECENT_MAX: usize = 64;
@@ -70,8 +74,19 @@ pub struct Cell {
     pub nid: i64,
     /// Writers of this process queue here; across processes the head's version decides.
     pub lease: tokio::sync::Mutex<Option<Working>>,
-    stored: RwLock<Option<Arc<RoomNow>>>,
-    recent: RwLock<Recents>,
+    present: RwLock<Present>,
+}
+
+/// What memory knows of a room's present.
+#[derive(Debug)]
+struct Present {
+    /// The room as stored; `None` when memory does not know it.
+    stored: Option<Arc<RoomNow>>,
+    /// The newest position of the room that was told: what does not reach it is old.
+    told: i64,
+    recent: Recents,
+    /// Who is in the room: known longer than the rest, until state changes.
+    inhabitants: Option<Arc<Inhabitants>>,
 }
 
 #[derive(Debug)]
@@ -81,37 +96,58 @@ struct Recents {
     events: VecDeque<Arc<Recent>>,
 }
 
+impl Recents {
+    fn after(from: i64) -> Self {
+        Self { from, events: VecDeque::new() }
+    }
+}
+
+impl Present {
+    fn forget(&mut self) {
+        self.stored = None;
+        self.recent = Recents::after(i64::MAX);
+    }
+}
+
 impl Cell {
     fn new(nid: i64) -> Self {
-        Self {
-            nid,
-            lease: tokio::sync::Mutex::default(),
-            stored: RwLock::default(),
-            recent: RwLock::new(Recents { from: i64::MAX, events: VecDeque::new() }),
-        }
+        let present = Present { stored: None, told: 0, recent: Recents::after(i64::MAX), inhabitants: None };
+        Self { nid, lease: tokio::sync::Mutex::default(), present: RwLock::new(present) }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Present> {
+        self.present.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Present> {
+        self.present.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The room as stored, if it is in memory.
     #[must_use]
     pub fn stored(&self) -> Option<Arc<RoomNow>> {
-        self.stored.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.read().stored.clone()
     }
 
-    /// The room was read from the database.
+    /// The room was read from the database. What was read before newer news came is of no use to later readers.
     pub fn loaded(&self, now: Arc<RoomNow>) {
-        let mut stored = self.stored.write().unwrap_or_else(PoisonError::into_inner);
-        if stored.as_ref().is_some_and(|s| s.head_ver >= now.head_ver) {
+        let mut present = self.write();
+        if now.last_pos < present.told || present.stored.as_ref().is_some_and(|s| s.head_ver >= now.head_ver) {
             return;
         }
-        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
-        *recent = Recents { from: now.last_pos, events: VecDeque::new() };
-        *stored = Some(now);
+        present.recent = Recents::after(now.last_pos);
+        present.inhabitants = Some(Arc::clone(&now.inhabitants));
+        present.stored = Some(now);
     }
 
     /// Our own writer stored these events, in order; `now` is the room after them.
     pub fn advanced(&self, now: Arc<RoomNow>, events: impl IntoIterator<Item = Arc<Recent>>) {
-        let mut stored = self.stored.write().unwrap_or_else(PoisonError::into_inner);
-        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        let mut present = self.write();
+        // Another instance wrote upon it, and we were told of that before our own writer came to tell.
+        if now.last_pos < present.told || present.stored.as_ref().is_some_and(|s| s.head_ver > now.head_ver) {
+            return;
+        }
+        let recent = &mut present.recent;
         for event in events {
             recent.events.push_back(event);
             if recent.events.len() > RECENT_MAX
@@ -124,20 +160,40 @@ impl Cell {
             // The room is new to memory: what we know begins with these events.
             recent.from = recent.events.front().map_or(i64::MAX, |first| first.pos - 1);
         }
-        *stored = Some(now);
+        present.inhabitants = Some(Arc::clone(&now.inhabitants));
+        present.stored = Some(now);
+    }
+
+    /// The room's newest position is `pos`, as the news say: what does not reach it is old. `changes_state`: its state may have
+    /// changed on the way.
+    pub fn told(&self, pos: i64, changes_state: bool) {
+        let mut present = self.write();
+        present.told = present.told.max(pos);
+        match &present.stored {
+            Some(now) if now.last_pos >= pos => {}
+            _ => {
+                present.forget();
+                present.inhabitants.take_if(|_| changes_state);
+            }
+        }
     }
 
     /// Another instance moved the room: what we know is old.
     pub fn outdated(&self) {
-        *self.stored.write().unwrap_or_else(PoisonError::into_inner) = None;
-        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
-        *recent = Recents { from: i64::MAX, events: VecDeque::new() };
+        let mut present = self.write();
+        present.forget();
+        present.inhabitants = None;
+    }
+
+    /// Who is in the room, if that is known.
+    #[must_use]
+    pub fn inhabitants(&self) -> Option<Arc<Inhabitants>> {
+        self.read().inhabitants.clone()
     }
 
     /// An event changed (it was redacted): readers from memory must see it so.
     pub fn replace(&self, event: &Arc<Stored>) {
-        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
-        for slot in &mut recent.events {
+        for slot in &mut self.write().recent.events {
             if slot.event.nid == event.nid {
                 let mut changed = Recent::clone(slot);
                 changed.event = Arc::clone(event);
@@ -149,7 +205,8 @@ impl Cell {
     /// All events after `since`, if memory reaches back so far.
     #[must_use]
     pub fn recent_since(&self, since: i64) -> Option<Vec<Arc<Recent>>> {
-        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        let present = self.read();
+        let recent = &present.recent;
         (since >= recent.from).then(|| recent.events.iter().filter(|e| e.pos > since).cloned().collect())
     }
 }
@@ -184,6 +241,15 @@ impl Cells {
     #[must_use]
     pub fn peek(&self, nid: i64) -> Option<Arc<Cell>> {
         self.lock().cells.get(&nid).cloned()
+    }
+
+    /// The news: what is known of rooms that moved since is old.
+    pub fn hear(&self, change: &Change) {
+        for (nid, pos) in &change.rooms {
+            if let Some(cell) = self.peek(*nid) {
+                cell.told(*pos, change.state_rooms.contains(nid));
+            }
+        }
     }
 
     /// The number of a room, if it is in memory.

@@ -100,6 +100,7 @@ impl Timeline {
         if let Some(all) = inhabitants {
             effects.facts |= facts.joined_count != all.joined || facts.invited_count != all.invited;
             (facts.joined_count, facts.invited_count) = (all.joined, all.invited);
+            effects.is_deserted = all.local.is_empty() && !now.inhabitants.local.is_empty();
             now.inhabitants = Arc::new(all);
         }
         if effects.facts {
@@ -128,6 +129,9 @@ impl Timeline {
             Some(event_nid) => effects.members.push((user_nid, to.to_owned(), event_nid)),
             None => effects.members_gone.push(user_nid),
         }
+        if !is_local && from == "join" && to != "join" {
+            effects.strangers_gone.push(user_nid);
+        }
         if is_local {
             effects.users.push(user_nid);
             if to == "join"
@@ -141,6 +145,9 @@ impl Timeline {
                     event_nid,
                     seq: now.notify_seq,
                 });
+                if now.last_pos > 0 {
+                    effects.newcomers.push(user_nid);
+                }
             }
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! Events in memory, by number and by id. An event changes once at most (its redaction), and whoever stores that replaces it here.
+//! Events in memory, by number and by id. An event may change (it finds its place, it is redacted): whoever stores that replaces
+//! it here, and the other instances forget theirs by the news.
 
 use std::{
     collections::HashMap,
@@ -13,12 +14,16 @@ use room::{
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomVersionId};
 use storage::events::{self, Row, flags};
 
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, notify::Whisper};
 
 /// Memory for events, in bytes of JSON (the parsed form takes about as much again).
 const CACHE_BYTES: u64 = 24 << 20;
 /// Events the cache expects to hold.
 const CACHE_EVENTS: usize = 20_000;
+/// Events changed by other instances that are remembered as such.
+const CHANGED_MAX: usize = 10_000;
+/// Family of [`Whisper::Forget`] for an event outside the stream that changed; its key is the event's number.
+pub(super) const FORGET_EVENT: &str = "event";
 /// Ids remembered with their numbers.
 const IDS_MAX: usize = 50_000;
 
@@ -86,19 +91,47 @@ pub struct Events {
     natures: Arc<RwLock<HashMap<i64, Nature>>>,
     /// Built and not stored yet: what is built upon them must find them.
     building: Arc<RwLock<HashMap<i64, Arc<Stored>>>>,
+    /// Events another instance changed, with their flags since: a row read before must not be remembered after.
+    changed: Arc<Cache<i64, i64>>,
 }
 
 impl Events {
     /// With an empty memory.
     #[must_use]
     pub fn new(cx: Context) -> Self {
-        Self {
+        let events = Self {
             cx,
             by_nid: Arc::new(Cache::with_weighter(CACHE_EVENTS, CACHE_BYTES, ByBytes)),
             nids: Arc::new(Cache::new(IDS_MAX)),
             natures: Arc::default(),
             building: Arc::default(),
-        }
+            changed: Arc::new(Cache::new(CHANGED_MAX)),
+        };
+        let (by_nid, changed) = (Arc::clone(&events.by_nid), Arc::clone(&events.changed));
+        events.cx.notify.on_change(move |change| {
+            if change.any_event {
+                by_nid.clear();
+            }
+            for (nid, flags) in &change.events {
+                if by_nid.get(nid).is_some_and(|event| event.flags == *flags) {
+                    // Our own writer has replaced it already.
+                    changed.remove(nid);
+                } else {
+                    changed.insert(*nid, *flags);
+                    by_nid.remove(nid);
+                }
+            }
+        });
+        let by_nid = Arc::clone(&events.by_nid);
+        events.cx.notify.on_whisper(move |whisper| {
+            if let Whisper::Forget(family, nid) = whisper
+                && family == FORGET_EVENT
+                && let Ok(nid) = nid.parse::<i64>()
+            {
+                by_nid.remove(&nid);
+            }
+        });
+        events
     }
 
     /// Remember a room's id and rules.
@@ -229,7 +262,9 @@ impl Events {
             state_after_nid: row.state_after_nid,
             pdu: Arc::new(pdu),
         });
-        self.put(Arc::clone(&event));
+        if self.changed.get(&row.nid).is_none_or(|flags| flags == row.flags) {
+            self.put(Arc::clone(&event));
+        }
         Ok(event)
     }
 

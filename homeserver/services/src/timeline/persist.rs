@@ -12,7 +12,9 @@ use storage::{
     Tx,
     events::{self, NewEvent, flags},
     members::{self, NewMember},
+    receipts,
     relations::{self, NewRelation, Thread},
+    remote_device_lists,
     rooms::{self, Advance, Head},
     states::{self, NewState},
     timeline::{self, NewRow, PushItem, ReadMark, StateChange},
@@ -21,15 +23,21 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     cell::{Cell, Generation, Recent},
-    events::{Events, Stored},
+    events::{Events, FORGET_EVENT, Stored},
     now::RoomNow,
 };
-use crate::{Context, Error, Result, notify::Change};
+use crate::{
+    Context, Error, Result,
+    notify::{Change, Whisper},
+};
 
 /// Events stored in one transaction.
 const BATCH_MAX: usize = 64;
 /// Events that may wait for the writer.
 const QUEUE_MAX: usize = 4096;
+
+/// Threads that are marked as read for somebody who joins, those with the newest events first.
+const THREADS_MARKED_MAX: i64 = 1000;
 
 /// How an event's row comes to be.
 #[derive(Debug, Clone)]
@@ -62,6 +70,10 @@ pub struct Effects {
     pub members: Vec<(i64, String, i64)>,
     /// Members whose entry went away.
     pub members_gone: Vec<i64>,
+    /// Users of other servers who were in the room and are not any more.
+    pub strangers_gone: Vec<i64>,
+    /// Whether the last user of ours has left the room.
+    pub is_deserted: bool,
     /// Whether the room's facts changed.
     pub facts: bool,
     /// What it says about another event.
@@ -70,6 +82,8 @@ pub struct Effects {
     pub thread: Option<Thread>,
     /// What its sender, or a member who just joined, has read with it.
     pub read_marks: Vec<ReadMark>,
+    /// Users of ours who joined a room that was there before.
+    pub newcomers: Vec<i64>,
     /// Notifications beyond the default.
     pub push_items: Vec<PushItem>,
     /// Events it redacts, as they are afterwards.
@@ -319,6 +333,9 @@ async fn write(tx: &mut Tx, batch: &[Item]) -> Result<()> {
         if !item.event.has(flags::LOCAL) {
             events::found(tx, item.cell.nid, item.event.pdu.event_id.as_str()).await?;
         }
+        for user_nid in &effects.newcomers {
+            receipts::enter_room(tx, *user_nid, item.cell.nid, item.event.nid, THREADS_MARKED_MAX).await?;
+        }
         for mark in &effects.read_marks {
             marks.insert((mark.user_nid, mark.room_nid, mark.thread_nid), *mark);
         }
@@ -329,6 +346,15 @@ async fn write(tx: &mut Tx, batch: &[Item]) -> Result<()> {
         }
     }
     write_members(tx, members).await?;
+    for item in batch {
+        // Their servers may tell us nothing of their devices from now on: our copies are to be fetched anew.
+        if !item.effects.strangers_gone.is_empty() {
+            remote_device_lists::outdate(tx, &item.effects.strangers_gone).await?;
+        }
+        if item.effects.is_deserted {
+            remote_device_lists::outdate_in_room(tx, item.cell.nid).await?;
+        }
+    }
     timeline::put_state_changes(tx, &state_changes).await?;
     timeline::put_push_items(tx, &push_items).await?;
     for now in facts.values() {
@@ -362,6 +388,13 @@ async fn write_members(tx: &mut Tx, now: MembersNow<'_>) -> Result<()> {
     Ok(members::put(tx, &rows).await?)
 }
 
+/// The events of a batch that were stored before and changed, with their flags now.
+fn changed_events(batch: &[Item]) -> Vec<(i64, i64)> {
+    let placed = batch.iter().filter(|item| matches!(item.write, Write::Place)).map(|item| &item.event);
+    let redacted = batch.iter().flat_map(|item| &item.effects.redacted);
+    placed.chain(redacted).map(|event| (event.nid, event.flags)).collect()
+}
+
 /// Memory first, then the news, then the senders: whoever hears of an event finds it.
 fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
     // Positions are given in the order rows were written: outliers that found their place first.
@@ -375,7 +408,7 @@ fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
             }
         }
     }
-    let mut change = Change { first, last: pos - 1, ..Change::default() };
+    let mut change = Change { first, last: pos - 1, events: changed_events(&batch), ..Change::default() };
     let mut rooms: BTreeMap<i64, (Arc<Cell>, Option<Arc<RoomNow>>, Vec<Arc<Recent>>, i64)> = BTreeMap::new();
     for (item, pos) in batch.iter().zip(&positions) {
         all_events.put(Arc::clone(&item.event));
@@ -397,6 +430,9 @@ fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
         if !item.effects.state_changes.is_empty() {
             change.state_rooms.push(item.cell.nid);
         }
+        if !item.effects.members.is_empty() || !item.effects.members_gone.is_empty() {
+            change.member_rooms.push(item.cell.nid);
+        }
         change.members.extend(&item.effects.users);
         for event in &item.effects.redacted {
             all_events.put(Arc::clone(event));
@@ -404,7 +440,7 @@ fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
     }
     for (nid, (cell, now, recent, last_pos)) in rooms {
         if last_pos > 0 {
-            change.rooms.push(nid);
+            change.rooms.push((nid, last_pos));
         }
         if let Some(now) = now {
             let mut now = RoomNow::clone(&now);
@@ -418,6 +454,13 @@ fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
         }
     }
     change.state_rooms.dedup();
+    change.member_rooms.dedup();
+    if change.first > change.last {
+        // Nothing of it is in the stream, so no position tells of it.
+        for (nid, _) in &change.events {
+            cx.notify.whisper(&Whisper::Forget(FORGET_EVENT.to_owned(), nid.to_string()));
+        }
+    }
     cx.notify.publish(change);
     for (item, pos) in batch.into_iter().zip(positions) {
         let _ = item.reply.send(Ok(Outcome::Stored(pos)));

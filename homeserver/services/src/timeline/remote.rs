@@ -1,7 +1,7 @@
 //! Events from elsewhere, after their checks: outliers, history, new events, and the rooms our users join there.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -37,6 +37,8 @@ use crate::{Error, Result};
 
 /// Rooms whose auth graph is kept in memory.
 const GRAPHS_MAX: usize = 64;
+/// Events added to such a graph one by one; if it lacks more, it is read anew.
+const UNLISTED_MAX: usize = 200;
 /// Resolutions remembered.
 const RESOLUTIONS_MAX: usize = 10_000;
 /// Outliers stored in one transaction.
@@ -73,6 +75,27 @@ pub struct Arrival {
 pub(super) struct Forks {
     graphs: Mutex<BTreeMap<i64, Arc<Mutex<AuthGraph>>>>,
     resolved: Mutex<HashMap<Vec<i64>, i64>>,
+}
+
+/// An event of an auth graph: its number, that of its state key, those of the events that vouch for it.
+type GraphRow = (i64, Option<i64>, Vec<i64>);
+
+/// Put events into a graph, each after those that vouch for it; an event some of whose are missing is left out.
+fn extend(graph: &mut AuthGraph, mut left: Vec<GraphRow>, power_levels: Option<i64>) {
+    loop {
+        let before = left.len();
+        left.retain(|(nid, key, auth)| {
+            let event = EventNumber(unsigned(*nid));
+            if graph.contains(event) {
+                return false;
+            }
+            let auth: Vec<EventNumber> = auth.iter().map(|nid| EventNumber(unsigned(*nid))).collect();
+            graph.insert(event, &auth, key.is_some() && *key == power_levels).is_err()
+        });
+        if left.is_empty() || left.len() == before {
+            return;
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -396,24 +419,44 @@ impl Timeline {
             return Ok(start);
         }
         let power_levels = self.cx.numbers.state_key_if_known(kind::POWER_LEVELS, "").await?;
-        let rows = storage::events::auth_graph(&mut self.cx.store.read().await?, room_nid).await?;
-        let mut graph = lock(&graph);
-        let mut left = rows;
-        loop {
-            let before = left.len();
-            left.retain(|(nid, key, auth)| {
-                let event = EventNumber(unsigned(*nid));
-                if graph.contains(event) {
-                    return false;
-                }
-                let auth: Vec<EventNumber> = auth.iter().map(|nid| EventNumber(unsigned(*nid))).collect();
-                graph.insert(event, &auth, key.is_some() && *key == power_levels).is_err()
-            });
-            if left.is_empty() || left.len() == before {
-                break;
+        // Mostly it lacks what has just come, some of which may be on its way to the database.
+        let fresh = self.unlisted(&graph, maps).await?;
+        {
+            let mut graph = lock(&graph);
+            extend(&mut graph, fresh.clone(), power_levels);
+            if let Ok(start) = resolve::start(rules, maps, &graph) {
+                return Ok(start);
             }
         }
+        let mut rows = storage::events::auth_graph(&mut self.cx.store.read().await?, room_nid).await?;
+        rows.extend(fresh);
+        let mut graph = lock(&graph);
+        extend(&mut graph, rows, power_levels);
         resolve::start(rules, maps, &graph).map_err(|_| Error::internal("the auth graph of a room has holes"))
+    }
+
+    /// Events of states that a graph does not hold yet, with those that vouch for them, as far as they are few.
+    async fn unlisted(&self, graph: &Mutex<AuthGraph>, maps: &[State]) -> Result<Vec<GraphRow>> {
+        let (mut rows, mut seen) = (Vec::new(), HashSet::new());
+        let mut wanted = lock(graph).missing(maps.iter().flat_map(State::iter).map(|(_, event)| event));
+        while !wanted.is_empty() && seen.len() < UNLISTED_MAX {
+            let nids: Vec<i64> =
+                wanted.iter().map(|event| number(event.0)).filter(|nid| seen.insert(*nid)).take(UNLISTED_MAX).collect();
+            let events = self.events.by_nids(&nids).await?;
+            let mut auth_of_all = Vec::new();
+            for event in events.values() {
+                let key = match &event.pdu.state_key {
+                    Some(key) => Some(self.cx.numbers.state_key(&event.pdu.kind, key).await?),
+                    None => None,
+                };
+                let auth = self.auth_nids(&event.pdu).await?;
+                auth_of_all.extend(auth.iter().map(|nid| EventNumber(unsigned(*nid))));
+                rows.push((event.nid, key, auth));
+            }
+            wanted = lock(graph).missing(auth_of_all);
+            wanted.retain(|event| !seen.contains(&number(event.0)));
+        }
+        Ok(rows)
     }
 
     async fn finish_resolution(&self, mut resolution: Box<resolve::Resolution>) -> Result<State> {

@@ -33,6 +33,7 @@ pub async fn get(services: Services, call: Call<sync::Request>) -> Reply<Respons
         full_state: call.request.full_state,
         timeout: call.request.timeout.unwrap_or(Duration::ZERO),
         use_state_after: is_set("use_state_after") || is_set("org.matrix.msc4222.use_state_after"),
+        is_unstable_state_after: !is_set("use_state_after"),
         set_presence: call.request.set_presence,
         user: call.caller,
     };

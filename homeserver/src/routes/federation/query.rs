@@ -10,7 +10,7 @@ use crate::routes::{
 
 /// `GET directory`: which room an alias of ours stands for, and which servers are in it.
 pub async fn get_directory(services: Services, call: Call<directory::Request>) -> Reply<directory::Response> {
-    let (room_id, servers) = services.resident.alias(&call.request.room_alias).await?;
+    let (room_id, servers) = services.directory.of_ours(&call.request.room_alias).await?;
     Ok(directory::Response::new(room_id, servers))
 }
 

@@ -121,6 +121,18 @@ export class Device {
         }, secondsMax);
     }
 
+    /** The same for an event that a sync may have left out, because too much happened at once: pages back to it. */
+    readableFurtherBack(roomId, eventId, secondsMax = WAIT_SECONDS_MAX) {
+        return this.until(`${eventId} in clear text, also further back`, async () => {
+            if (!this.event(roomId, eventId)) {
+                const timeline = this.room(roomId).getLiveTimeline();
+                await this.client.paginateEventTimeline(timeline, { backwards: true, limit: 100 });
+            }
+            const event = this.event(roomId, eventId);
+            return event && !event.isBeingDecrypted() && !event.isDecryptionFailure() && event.getType() !== "m.room.encrypted" && event;
+        }, secondsMax);
+    }
+
     /**
      * Sends an event (encrypted if the room is) and returns its id.
      *

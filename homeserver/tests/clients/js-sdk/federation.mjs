@@ -116,10 +116,10 @@ async function absence(steps, devices, { roomId, said }) {
     await steps.need(`${away.name} can speak again, and everyone reads it`, async () => {
         await away.until("a sync that works", () => away.client.getSyncState() === "SYNCING");
         const eventId = await away.say(roomId, "I am back");
-        for (const device of devices) await device.readable(roomId, eventId);
+        for (const device of devices) await device.readableFurtherBack(roomId, eventId);
     }, CATCH_UP_SECONDS_MAX);
     await steps.step(`${away.name} reads all ${missed.length} messages that were missed`, async () => {
-        for (const eventId of missed) await away.readable(roomId, eventId, CATCH_UP_SECONDS_MAX);
+        for (const eventId of missed) await away.readableFurtherBack(roomId, eventId, CATCH_UP_SECONDS_MAX);
     }, CATCH_UP_SECONDS_MAX);
     await agree(steps, devices, roomId, said[0], "afterwards all servers have the same events and the same state");
 }

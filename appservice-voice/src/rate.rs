@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Allows `per_second` on average and `burst` at once.
 #[derive(Debug)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     per_second: f64,
     burst: f64,
     tokens: f64,
@@ -12,8 +12,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    #[must_use]
-    pub fn new(per_second: u32, burst: u32, now: Instant) -> Self {
+    pub(crate) fn new(per_second: u32, burst: u32, now: Instant) -> Self {
         Self { per_second: per_second.into(), burst: burst.into(), tokens: burst.into(), at: now }
     }
 
@@ -21,15 +20,24 @@ impl Bucket {
     ///
     /// # Errors
     /// How long to wait when there is none.
-    pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        self.take_some(1, now)
+    }
+
+    /// Take `amount`, which must not be more than `burst` ever to succeed.
+    ///
+    /// # Errors
+    /// How long to wait when there is less.
+    pub(crate) fn take_some(&mut self, amount: u32, now: Instant) -> Result<(), Duration> {
+        let amount = f64::from(amount);
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
         self.at = now;
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
+        if self.tokens >= amount {
+            self.tokens -= amount;
             return Ok(());
         }
-        Err(Duration::from_secs_f64((1.0 - self.tokens) / self.per_second))
+        Err(Duration::from_secs_f64((amount - self.tokens) / self.per_second))
     }
 }
 
@@ -49,5 +57,16 @@ mod tests {
         assert_eq!(wait, Duration::from_millis(100));
         assert!(bucket.take(start + wait).is_ok());
         assert!(bucket.take(start + wait).is_err());
+    }
+
+    #[test]
+    fn much_at_once_waits_until_there_is_as_much() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(10, 20, start);
+
+        let wait = bucket.take_some(15, start).and_then(|()| bucket.take_some(15, start)).unwrap_err();
+
+        assert_eq!(wait, Duration::from_secs(1));
+        assert!(bucket.take_some(15, start + wait).is_ok());
     }
 }
