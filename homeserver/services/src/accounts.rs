@@ -85,7 +85,7 @@ impl Accounts {
     /// # Errors
     /// The database's; [`Error::Internal`] for settings that cannot be.
     pub async fn start(cx: Context, settings: Settings, limits: Limits, valkey: Option<Valkey>) -> Result<Self> {
-        let passwords = Passwords::start(&settings.password, cx.randomness.clone()).await?;
+        let passwords = Passwords::start(&settings.password, cx.randomness.clone())?;
         let tokens = Tokens::start(cx.clone(), settings.tokens, valkey).await?;
         let uia = Uia::new(cx.clone(), passwords.clone(), limits.clone());
         let registration =

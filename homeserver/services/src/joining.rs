@@ -349,7 +349,7 @@ impl Joining {
         let mut tx = self.cx.store.begin().await?;
         invitations::put(&mut tx, invitation).await?;
         let span = tx.commit().await?;
-        self.cx.notify.publish(Change { users: vec![invitation.user_nid], ..Change::at(span) });
+        self.cx.notify.publish(Change { members: vec![invitation.user_nid], ..Change::at(span) });
         Ok(())
     }
 

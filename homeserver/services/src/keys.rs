@@ -5,6 +5,7 @@
 //! * [`cross_signing`], [`signatures`]: users vouch for their devices and for each other.
 //! * [`changes`]: who is told that somebody's keys changed.
 //! * [`remote`]: copies of keys of other servers' users who share a room with ours.
+//! * [`supply`]: what devices have left to give out.
 //! * [`dehydrated`]: a device that receives while nobody is logged in (MSC3814).
 //!
 //! Invariants: a one-time key is given out at most once; every change of keys or devices is one row of `device_changes`;
@@ -25,6 +26,7 @@ use storage::{
     device_keys, locks, numbers::Family, one_time_keys,
 };
 
+pub use self::supply::Supply;
 use crate::{Context, Result, notify::Change};
 
 pub mod changes;
@@ -35,6 +37,7 @@ pub mod query;
 pub mod remote;
 pub mod signatures;
 mod signed_json;
+pub mod supply;
 pub mod upload;
 
 /// How long a one-time key that was given out is remembered, in days.
@@ -124,37 +127,21 @@ pub struct ListedDevice {
     pub display_name: Option<String>,
 }
 
-/// What a device has left to give out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Supply {
-    /// One-time keys by algorithm; `signed_curve25519` is always named.
-    pub one_time: BTreeMap<String, u64>,
-    /// Algorithms whose fallback key nobody took yet.
-    pub unused_fallback: Vec<String>,
-}
-
 /// Public keys. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Keys {
     cx: Context,
     settings: Settings,
     remote: Arc<dyn remote::RemoteKeys>,
+    supplies: supply::Supplies,
 }
 
 impl Keys {
     /// On `cx`; `remote` asks other servers.
     #[must_use]
     pub fn new(cx: Context, settings: Settings, remote: Arc<dyn remote::RemoteKeys>) -> Self {
-        Self { cx, settings, remote }
-    }
-
-    /// What a device has left to give out.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn supply(&self, user_nid: i64, device_id: &str) -> Result<Supply> {
-        let mut tx = self.cx.store.read().await?;
-        supply(&mut tx, user_nid, device_id).await
+        let supplies = supply::Supplies::listening(&cx);
+        Self { cx, settings, remote, supplies }
     }
 
     /// A device's display name changed: whoever follows its user hears of it.
@@ -265,17 +252,4 @@ pub async fn forget_devices_within(
         .collect();
     device_changes::put(tx, &changes).await?;
     Ok(())
-}
-
-async fn supply(tx: &mut Tx, user_nid: i64, device_id: &str) -> Result<Supply> {
-    let mut supply = Supply::default();
-    supply.one_time.insert(OneTimeKeyAlgorithm::SignedCurve25519.to_string(), 0);
-    for row in one_time_keys::supply(tx, user_nid, device_id).await? {
-        if row.is_fallback {
-            supply.unused_fallback.push(row.algorithm);
-        } else {
-            supply.one_time.insert(row.algorithm, u64::try_from(row.count).unwrap_or(0));
-        }
-    }
-    Ok(supply)
 }

@@ -55,9 +55,15 @@ pub struct Change {
     /// Rooms with new receipts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub receipt_rooms: Vec<i64>,
-    /// Users with new account data, to-device messages, invitations or memberships.
+    /// Users with new account data, or who have read something.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<i64>,
+    /// Users whose memberships or invitations changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<i64>,
+    /// Users with new messages to their devices.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inboxes: Vec<i64>,
     /// Users whose devices or keys changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub device_users: Vec<i64>,
@@ -327,6 +333,8 @@ impl Notify {
             rooms,
             receipt_rooms: other.receipt_rooms,
             users: other.users,
+            members: other.members,
+            inboxes: other.inboxes,
             device_users: other.device_users,
             events,
             any_event,

@@ -33,7 +33,7 @@ pub const LEVELS_MAX: i64 = 3;
 const NEAR_MAX: i64 = 100;
 
 /// How much is shown beside each event.
-const OPTIONS: Options = Options { room_id: RoomIdShown::Yes, bundles: true };
+const OPTIONS: Options = Options { room_id: RoomIdShown::Yes, bundles: true, past: true };
 
 /// Which relations of an event somebody wants.
 #[derive(Debug, Clone, Default)]

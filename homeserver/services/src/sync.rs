@@ -23,6 +23,7 @@ use serde_json::value::RawValue;
 
 use self::{
     filter::Filter,
+    rooms::Moves,
     watch::{Entry, Watch},
 };
 use crate::{
@@ -187,6 +188,7 @@ pub struct Sync {
     cx: Context,
     from: Sources,
     watch: Watch,
+    unread: unread::Memory,
 }
 
 /// One answer in the making.
@@ -206,7 +208,7 @@ impl Sync {
     #[must_use]
     pub fn start(cx: Context, from: Sources) -> Self {
         let watch = Watch::start(cx.clone(), from.timeline.clone());
-        Self { cx, from, watch }
+        Self { cx, from, watch, unread: unread::Memory::default() }
     }
 
     /// Wait for news for at most the request's timeout, then tell all of it.
@@ -262,9 +264,14 @@ impl Sync {
             entry.forget_members(device);
         }
         token.typing = self.from.typing.serial();
-        let (rooms, moves) = answer.rooms(since).await?;
-        response.rooms = rooms;
-        answer.account(since, &mut response).await?;
+        // Where nothing happened the rooms need not be looked through.
+        let is_quiet =
+            since.is_some_and(|s| !request.full_state && self.watch.is_quiet(entry, s.pos) && s.typing >= token.typing);
+        let mut moves = Moves::default();
+        if !is_quiet {
+            let account_data = answer.account_data(since).await?;
+            moves = answer.rooms(since, &account_data, &mut response).await?;
+        }
         answer.devices(since, &moves, &mut response, &mut token).await?;
         answer.presence(since, &moves, &mut response, &mut token).await?;
         response.next_batch = token.to_string();

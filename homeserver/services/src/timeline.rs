@@ -52,6 +52,8 @@ use crate::{Context, Error, Result, push_rules::Rules};
 
 /// How often an event is built anew when other instances move its room first.
 const ATTEMPTS_MAX: usize = 20;
+/// Rooms whose powers are remembered.
+const POWERS_MAX: usize = 5_000;
 
 /// Events of rooms, and the only way to add one. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -66,6 +68,8 @@ pub struct Timeline {
     forks: Arc<remote::Forks>,
     rules: Rules,
     called: notifying::CalledCache,
+    /// Powers by the numbers of the create event and the power levels that say them.
+    powers: Arc<quick_cache::sync::Cache<(i64, i64), Arc<room::auth::Powers>>>,
 }
 
 /// An event that was stored.
@@ -109,7 +113,8 @@ impl Timeline {
         let cells = Cells::default();
         let watched = cells.clone();
         cx.notify.on_change(move |change| watched.hear(change));
-        Self { cx, events, snapshots, cells, writer, forks: Arc::default(), rules, called: notifying::called_cache() }
+        let (called, powers) = (notifying::called_cache(), Arc::new(quick_cache::sync::Cache::new(POWERS_MAX)));
+        Self { cx, events, snapshots, cells, writer, forks: Arc::default(), rules, called, powers }
     }
 
     /// The number of a room we know.
@@ -479,6 +484,7 @@ impl Timeline {
         flags |= if effects.state_changes.is_empty() { 0 } else { row_flags::STATE_CHANGES };
         flags |= if event.has(storage::events::flags::LOCAL) { row_flags::LOCAL } else { 0 };
         flags |= if lane.notifies { row_flags::NOTIFIES } else { 0 };
+        flags |= if effects.push_items.is_empty() { 0 } else { row_flags::EXCEPTIONS };
         Ok(NewRow { event_nid: event.nid, room_nid: now.nid, flags, thread_nid: lane.thread_nid, seq: lane.seq, txn })
     }
 

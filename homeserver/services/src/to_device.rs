@@ -176,7 +176,7 @@ impl ToDevice {
             to_device::drop_oldest_queued(&mut tx, *server_nid, OUTBOUND_LEN_MAX).await?;
         }
         let span = tx.commit().await?;
-        self.cx.notify.publish(Change { users, ..Change::at(span) });
+        self.cx.notify.publish(Change { inboxes: users, ..Change::at(span) });
         let servers: Vec<OwnedServerName> = edus.into_keys().collect();
         if !servers.is_empty() {
             self.outbox.ring(&servers);

@@ -1,7 +1,8 @@
 //! Events as one reader sees them: age, own transaction ids, what a state event replaced, what was said about it since.
 //!
 //! A batch of events costs at most three statements whatever its size: relations to them in one, the events those name in one, their
-//! threads in one; states and events in memory cost none.
+//! threads in one; states and events in memory cost none. Several batches (the rooms of a sync) are looked up together
+//! ([`View::around`]) and then written one by one ([`View::render_within`]).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,7 +15,7 @@ use room::{
     relation,
     state::StateKeyNumber,
 };
-use ruma::{OwnedUserId, TransactionId, UserId, events::room::member::MembershipState};
+use ruma::{OwnedUserId, TransactionId, events::room::member::MembershipState};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use storage::{
@@ -24,7 +25,7 @@ use storage::{
 
 use crate::{
     Context, Result,
-    timeline::{Timeline, events::Stored, snapshots::Snapshot},
+    timeline::{Timeline, events::Stored},
 };
 
 /// Relations looked at for one batch; beyond it bundles may be incomplete, and clients ask for more by themselves.
@@ -75,6 +76,8 @@ pub struct Options {
     pub room_id: RoomIdShown,
     /// Whether what was said about them since is bundled.
     pub bundles: bool,
+    /// Whether they say what was before them: the state they replaced, the reader's membership.
+    pub past: bool,
 }
 
 /// What was said about one event, as clients read it.
@@ -112,13 +115,16 @@ pub struct View {
     timeline: Timeline,
 }
 
-/// What is looked up once for a batch.
-#[derive(Default)]
-struct Surroundings {
+/// What is looked up once for several batches of events.
+#[derive(Debug, Default)]
+pub struct Surroundings {
     relations: HashMap<String, Vec<Relation>>,
     events: HashMap<i64, Arc<Stored>>,
     threads: HashMap<i64, Thread>,
-    snapshots: HashMap<i64, Arc<Snapshot>>,
+    /// What a state event replaced, by the event's number.
+    replaced: HashMap<i64, Arc<Stored>>,
+    /// The reader's membership in a state, by the state's number.
+    memberships: HashMap<i64, MembershipState>,
 }
 
 impl View {
@@ -133,15 +139,22 @@ impl View {
     /// # Errors
     /// The database's.
     pub async fn render(&self, reader: &Reader, shown: &[Shown], options: Options) -> Result<Vec<Box<RawValue>>> {
-        let around = self.surroundings(shown, options).await?;
-        let mine = self.cx.numbers.state_key_if_known(kind::MEMBER, reader.user_id.as_str()).await?;
-        let mut rendered = Vec::with_capacity(shown.len());
-        for one in shown {
-            let prev = self.replaced(one, &around).await?;
-            let membership = membership_at(one, &reader.user_id, mine, &around, &self.timeline).await?;
-            rendered.push(self.render_one(reader, one, options, &around, prev.as_deref(), membership.as_ref())?);
-        }
-        Ok(rendered)
+        let around = self.around(reader, &[(shown, options)]).await?;
+        self.render_within(reader, shown, options, &around)
+    }
+
+    /// Events of a batch that `around` was looked up for.
+    ///
+    /// # Errors
+    /// [`crate::Error::Internal`] when one cannot be written, which does not happen.
+    pub fn render_within(
+        &self,
+        reader: &Reader,
+        shown: &[Shown],
+        options: Options,
+        around: &Surroundings,
+    ) -> Result<Vec<Box<RawValue>>> {
+        shown.iter().map(|one| self.render_one(reader, one, options, around)).collect()
     }
 
     fn render_one(
@@ -150,11 +163,21 @@ impl View {
         one: &Shown,
         options: Options,
         around: &Surroundings,
-        prev: Option<&Stored>,
-        membership: Option<&MembershipState>,
     ) -> Result<Box<RawValue>> {
         let pdu = &one.event.pdu;
-        let said = around.relations.get(pdu.event_id.as_str()).map_or(&[][..], Vec::as_slice);
+        let state_nid = one.event.state_nid.filter(|_| options.past);
+        let own = facts::membership(pdu);
+        let membership = match state_nid {
+            // What the event itself changes counts.
+            Some(_) if pdu.is_state(kind::MEMBER, reader.user_id.as_str()) => Some(&own),
+            Some(nid) => around.memberships.get(&nid),
+            None => None,
+        };
+        let prev = around.replaced.get(&one.event.nid).filter(|_| options.past);
+        let said = match around.relations.is_empty() {
+            true => &[][..],
+            false => around.relations.get(pdu.event_id.as_str()).map_or(&[][..], Vec::as_slice),
+        };
         let because = said
             .iter()
             .filter(|r| r.rel_type == REDACTION && one.event.has(flags::REDACTED))
@@ -195,28 +218,85 @@ impl View {
         write(event, &Unsigned { age_ms: Some(self.age_ms(event)), ..Unsigned::default() }, room_id)
     }
 
-    async fn surroundings(&self, shown: &[Shown], options: Options) -> Result<Surroundings> {
+    /// Look up what batches of events need to be shown.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn around(&self, reader: &Reader, batches: &[(&[Shown], Options)]) -> Result<Surroundings> {
         let mut around = Surroundings::default();
-        let snapshots: HashSet<i64> = shown.iter().filter_map(|one| one.event.state_nid).collect();
-        let snapshots: Vec<i64> = snapshots.into_iter().collect();
-        around.snapshots = self.timeline.snapshots.by_nids(&snapshots).await?;
-        let has_redacted = shown.iter().any(|one| one.event.has(flags::REDACTED));
-        if !options.bundles && !has_redacted {
-            return Ok(around);
+        self.look_back(reader, batches, &mut around).await?;
+        self.look_after(batches, &mut around).await?;
+        Ok(around)
+    }
+
+    /// What was before the events: the states they stand on, and what those say of them and of the reader.
+    async fn look_back(
+        &self,
+        reader: &Reader,
+        batches: &[(&[Shown], Options)],
+        around: &mut Surroundings,
+    ) -> Result<()> {
+        let with_past = batches.iter().filter(|(_, options)| options.past).flat_map(|(shown, _)| *shown);
+        let with_past: Vec<(&Shown, i64)> = with_past.filter_map(|one| Some((one, one.event.state_nid?))).collect();
+        if with_past.is_empty() {
+            return Ok(());
         }
-        let ids: Vec<&str> = shown
+        let nids: HashSet<i64> = with_past.iter().map(|(_, state_nid)| *state_nid).collect();
+        let snapshots = self.timeline.snapshots.by_nids(&nids.into_iter().collect::<Vec<_>>()).await?;
+        let own = reader.user_id.as_str();
+        let state_events = with_past.iter().filter_map(|(one, _)| {
+            let pdu = &one.event.pdu;
+            Some((pdu.kind.as_str(), pdu.state_key.as_deref()?))
+        });
+        let names: Vec<(&str, &str)> = state_events.chain([(kind::MEMBER, own)]).collect();
+        let keys = self.cx.numbers.state_keys_if_known(&names).await?;
+        let look = |state_nid: i64, event_kind: &str, state_key: &str| {
+            let key = StateKeyNumber(u64::try_from(*keys.get(&(event_kind, state_key))?).ok()?);
+            let event = snapshots.get(&state_nid)?.state.get(key)?;
+            i64::try_from(event.0).ok()
+        };
+        // The member event of the reader in each state, and what each state event replaced.
+        let members: HashMap<i64, Option<i64>> =
+            snapshots.keys().map(|nid| (*nid, look(*nid, kind::MEMBER, own))).collect();
+        let mut replaced: Vec<(i64, i64)> = Vec::new();
+        for (one, state_nid) in &with_past {
+            let pdu = &one.event.pdu;
+            let Some(state_key) = &pdu.state_key else { continue };
+            replaced.extend(look(*state_nid, &pdu.kind, state_key).map(|before| (one.event.nid, before)));
+        }
+        let wanted: HashSet<i64> =
+            members.values().flatten().copied().chain(replaced.iter().map(|(_, before)| *before)).collect();
+        let events = self.timeline.events.by_nids(&wanted.into_iter().collect::<Vec<_>>()).await?;
+        for (state_nid, member) in members {
+            let member = member.and_then(|nid| events.get(&nid));
+            let membership = member.map_or(MembershipState::Leave, |event| facts::membership(&event.pdu));
+            around.memberships.insert(state_nid, membership);
+        }
+        for (nid, before) in replaced {
+            around.replaced.extend(events.get(&before).map(|event| (nid, Arc::clone(event))));
+        }
+        Ok(())
+    }
+
+    /// What was said about the events since.
+    async fn look_after(&self, batches: &[(&[Shown], Options)], around: &mut Surroundings) -> Result<()> {
+        let asked: Vec<&Shown> = batches
             .iter()
-            .filter(|one| options.bundles || one.event.has(flags::REDACTED))
-            .map(|one| one.event.pdu.event_id.as_str())
+            .flat_map(|(shown, options)| shown.iter().map(|one| (one, options.bundles)))
+            .filter(|(one, bundles)| *bundles || one.event.has(flags::REDACTED))
+            .map(|(one, _)| one)
             .collect();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<&str> = asked.iter().map(|one| one.event.pdu.event_id.as_str()).collect();
         let mut said = relations::of(&mut self.cx.store.read().await?, &ids).await?;
         said.truncate(RELATIONS_MAX);
         if said.is_empty() {
-            return Ok(around);
+            return Ok(());
         }
-        let has_threads = said.iter().any(|r| r.rel_type == relation::THREAD);
-        if has_threads {
-            let roots: Vec<i64> = shown.iter().map(|one| one.event.nid).collect();
+        if said.iter().any(|r| r.rel_type == relation::THREAD) {
+            let roots: Vec<i64> = asked.iter().map(|one| one.event.nid).collect();
             let threads = relations::threads(&mut self.cx.store.read().await?, &roots).await?;
             around.threads = threads.into_iter().map(|t| (t.root_nid, t)).collect();
         }
@@ -230,15 +310,7 @@ impl View {
         for relation in said {
             around.relations.entry(relation.parent_id.clone()).or_default().push(relation);
         }
-        Ok(around)
-    }
-
-    /// The state event that `one` replaced.
-    async fn replaced(&self, one: &Shown, around: &Surroundings) -> Result<Option<Arc<Stored>>> {
-        let pdu = &one.event.pdu;
-        let (Some(state_key), Some(state_nid)) = (&pdu.state_key, one.event.state_nid) else { return Ok(None) };
-        let Some(snapshot) = around.snapshots.get(&state_nid) else { return Ok(None) };
-        self.timeline.state_event_in(snapshot, &pdu.kind, state_key).await
+        Ok(())
     }
 
     fn bundle(
@@ -293,24 +365,4 @@ fn write(event: &Stored, unsigned: &Unsigned<'_>, room_id: RoomIdShown) -> Resul
     event.pdu.write_client(unsigned, room_id, &mut bytes);
     let text = String::from_utf8(bytes).map_err(crate::Error::internal)?;
     RawValue::from_string(text).map_err(crate::Error::internal)
-}
-
-/// The reader's membership when the event was sent (MSC4115).
-async fn membership_at(
-    one: &Shown,
-    reader: &UserId,
-    mine: Option<i64>,
-    around: &Surroundings,
-    timeline: &Timeline,
-) -> Result<Option<MembershipState>> {
-    let Some(state_nid) = one.event.state_nid else { return Ok(None) };
-    if one.event.pdu.is_state(kind::MEMBER, reader.as_str()) {
-        // What the event itself changes counts.
-        return Ok(Some(facts::membership(&one.event.pdu)));
-    }
-    let Some(snapshot) = around.snapshots.get(&state_nid) else { return Ok(None) };
-    let Some(mine) = mine.and_then(|key| u64::try_from(key).ok()) else { return Ok(Some(MembershipState::Leave)) };
-    let Some(event) = snapshot.state.get(StateKeyNumber(mine)) else { return Ok(Some(MembershipState::Leave)) };
-    let member = timeline.events.by_nid(i64::try_from(event.0).unwrap_or_default()).await?;
-    Ok(Some(facts::membership(&member.pdu)))
 }

@@ -12,16 +12,21 @@
 //! | `ServerSignatures` | [`Peer`] |
 //! | `NoAuthentication`, `NoAccessToken` | `()` |
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{ConnectInfo, FromRequestParts as _, Path, Request, State},
+    extract::{ConnectInfo, FromRequestParts as _, Path, Request},
+    handler::Handler,
     http::{HeaderMap, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
 };
+use futures_util::future::BoxFuture;
 use ruma::{
     OwnedServerName,
     api::{
@@ -234,6 +239,24 @@ pub fn address(parts: &Parts) -> IpAddr {
     forwarded.filter(|_| is_proxy).or(connection).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
+/// An endpoint for the router: one type for all of them, so that the router's own machinery is compiled once and not for each.
+#[derive(Clone)]
+struct Route(Arc<dyn Fn(Services, Request) -> BoxFuture<'static, Response> + Send + Sync>);
+
+impl Route {
+    fn new(serve: impl Fn(Services, Request) -> BoxFuture<'static, Response> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(serve))
+    }
+}
+
+impl Handler<(), Services> for Route {
+    type Future = BoxFuture<'static, Response>;
+
+    fn call(self, request: Request, services: Services) -> Self::Future {
+        (self.0)(services, request)
+    }
+}
+
 /// The endpoints of the server, being put together.
 #[derive(Debug, Default)]
 pub struct Endpoints {
@@ -277,13 +300,16 @@ impl Endpoints {
         for path in R::PATH_BUILDER.all_paths() {
             let arity = path.matches('{').count();
             let handler = handler.clone();
-            let service = move |State(services): State<Services>, request: Request| async move {
-                let (call, _room) = match decode::<R>(&services, request, arity).await {
-                    Ok(decoded) => decoded,
-                    Err(error) => return error.into_response(),
-                };
-                handler(services, call).await.unwrap_or_else(IntoResponse::into_response)
-            };
+            let service = Route::new(move |services, request| {
+                let handler = handler.clone();
+                Box::pin(async move {
+                    let (call, _room) = match decode::<R>(&services, request, arity).await {
+                        Ok(decoded) => decoded,
+                        Err(error) => return error.into_response(),
+                    };
+                    handler(services, call).await.unwrap_or_else(IntoResponse::into_response)
+                })
+            });
             self.served.push((R::METHOD.to_string(), path, name));
             // An empty state key may be written with or without its slash.
             if let Some(stem) = path.strip_suffix("/{state_key}") {
@@ -307,13 +333,16 @@ impl Endpoints {
         let method = MethodFilter::try_from(R::METHOD).expect("ruma uses methods that axum routes");
         for path in R::PATH_BUILDER.all_paths() {
             let handler = handler.clone();
-            let service = move |State(services): State<Services>, request: Request| async move {
-                let call = match decode_head::<R>(&services, request).await {
-                    Ok(call) => call,
-                    Err(error) => return error.into_response(),
-                };
-                handler(services, call).await.unwrap_or_else(IntoResponse::into_response)
-            };
+            let service = Route::new(move |services, request| {
+                let handler = handler.clone();
+                Box::pin(async move {
+                    let call = match decode_head::<R>(&services, request).await {
+                        Ok(call) => call,
+                        Err(error) => return error.into_response(),
+                    };
+                    handler(services, call).await.unwrap_or_else(IntoResponse::into_response)
+                })
+            });
             self.served.push((R::METHOD.to_string(), path, name));
             self.router = self.router.route(path, on(method, service));
         }

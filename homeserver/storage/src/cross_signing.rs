@@ -53,9 +53,13 @@ sql!(
 );
 sql!(REMOVE, "DELETE FROM cross_signing_keys WHERE user_nid = $1 AND usage = $2");
 sql!(
-    SIGNATURES,
+    WITH_SIGNATURES,
     "
-    SELECT user_nid, target, signer_nid, key_id, signature FROM key_signatures
+    SELECT user_nid, usage, public_key AS target, CAST(0 AS BIGINT) AS signer_nid, '' AS key_id, body AS text
+    FROM cross_signing_keys WHERE user_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1))
+    UNION ALL
+    SELECT user_nid, '' AS usage, target, signer_nid, key_id, signature AS text
+    FROM key_signatures
     WHERE user_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1)) AND (signer_nid = user_nid OR signer_nid = $2)"
 );
 sql!(
@@ -93,12 +97,27 @@ pub async fn remove(tx: &mut Tx, user_nid: i64, usage: &str) -> Result<()> {
     Ok(())
 }
 
-/// Signatures on the keys of `users` made by themselves or by `viewer_nid` (0: nobody else).
+/// The cross-signing keys of users, as [`of_users`], and the signatures on any of their keys, of devices too, made by themselves or
+/// by `viewer_nid` (0: nobody else). One statement.
 ///
 /// # Errors
 /// The driver's.
-pub async fn signatures(tx: &mut Tx, users: &[i64], viewer_nid: i64) -> Result<Vec<Signature>> {
-    fetch_all!(tx, SIGNATURES, json_list(users), viewer_nid)
+pub async fn with_signatures(
+    tx: &mut Tx,
+    users: &[i64],
+    viewer_nid: i64,
+) -> Result<(Vec<CrossSigningKey>, Vec<Signature>)> {
+    let rows: Vec<(i64, String, String, i64, String, String)> =
+        fetch_all!(tx, WITH_SIGNATURES, json_list(users), viewer_nid)?;
+    let (mut keys, mut signatures) = (Vec::new(), Vec::new());
+    for (user_nid, usage, target, signer_nid, key_id, text) in rows {
+        if usage.is_empty() {
+            signatures.push(Signature { user_nid, target, signer_nid, key_id, signature: text });
+        } else {
+            keys.push(CrossSigningKey { user_nid, usage, public_key: target, body: text });
+        }
+    }
+    Ok((keys, signatures))
 }
 
 /// Add a signature. False when it was there already.

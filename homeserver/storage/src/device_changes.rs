@@ -8,7 +8,7 @@
 //! | viewer_nid | the one user who may see the change (their signature on somebody's key); 0 for all who share a room |
 //! | pos | position; to other servers the `stream_id` of the change |
 
-use crate::{Result, Tx, numbers::json_list};
+use crate::{Result, Tx};
 
 /// A change to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,13 +58,6 @@ sql!(
     WHERE pos > $2 AND pos <= $3 AND (viewer_nid = 0 OR viewer_nid = $1)"
 );
 sql!(
-    CHANGED_OF,
-    "
-    SELECT DISTINCT user_nid FROM device_changes
-    WHERE pos > $2 AND pos <= $3 AND (viewer_nid = $1 OR viewer_nid = 0
-        AND user_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($4)))"
-);
-sql!(
     OUTBOUND,
     "
     SELECT c.pos, c.user_nid, c.device_id,
@@ -102,15 +95,6 @@ pub async fn put(tx: &mut Tx, changes: &[NewChange<'_>]) -> Result<()> {
 /// The driver's.
 pub async fn changed(tx: &mut Tx, viewer_nid: i64, since: i64, until: i64) -> Result<Vec<Changed>> {
     fetch_all!(tx, CHANGED, viewer_nid, since, until)
-}
-
-/// Those of `users` whose devices or keys changed in `since < pos <= until`, and whom `viewer_nid` signed in that time.
-///
-/// # Errors
-/// The driver's.
-pub async fn changed_of(tx: &mut Tx, viewer_nid: i64, users: &[i64], since: i64, until: i64) -> Result<Vec<i64>> {
-    let rows: Vec<(i64,)> = fetch_all!(tx, CHANGED_OF, viewer_nid, since, until, json_list(users))?;
-    Ok(rows.into_iter().map(|(nid,)| nid).collect())
 }
 
 /// Changes of local users in `since < pos <= until` that other servers are told, at most `limit`, in order.

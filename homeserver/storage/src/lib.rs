@@ -10,6 +10,7 @@
 #[macro_use]
 mod sql;
 
+mod connections;
 pub mod error;
 pub mod migrate;
 pub mod store;
@@ -56,6 +57,7 @@ pub mod timeline;
 pub mod to_device;
 pub mod tokens;
 pub mod uia_sessions;
+pub mod unread;
 pub mod user_directory;
 pub mod welcome;
 

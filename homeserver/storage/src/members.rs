@@ -29,6 +29,18 @@ pub struct Member {
     pub forgotten: bool,
 }
 
+/// A user's place in a room, with one change of it.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct MemberChange {
+    /// As it is now.
+    #[sqlx(flatten)]
+    pub member: Member,
+    /// Position of the change; `None` when nothing changed.
+    pub pos: Option<i64>,
+    /// The member event before the change.
+    pub prev_event_nid: Option<i64>,
+}
+
 /// A membership to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMember<'a> {
@@ -110,6 +122,14 @@ sql!(
     "
     SELECT room_nid, user_nid, membership, event_nid, forgotten FROM members
     WHERE user_nid = $1 ORDER BY room_nid"
+);
+sql!(
+    OF_USER_SINCE,
+    "
+    SELECT m.room_nid, m.user_nid, m.membership, m.event_nid, m.forgotten, c.pos, c.prev_event_nid
+    FROM members AS m LEFT JOIN state_changes AS c
+        ON c.state_key_nid = $2 AND c.room_nid = m.room_nid AND c.pos > $3 AND c.pos <= $4
+    WHERE m.user_nid = $1 ORDER BY m.room_nid, c.pos"
 );
 sql!(
     SHARED_ROOMS,
@@ -248,6 +268,21 @@ pub async fn rooms_of(tx: &mut Tx, user_nid: i64, membership: &str) -> Result<Ve
 /// The driver's.
 pub async fn of_user(tx: &mut Tx, user_nid: i64) -> Result<Vec<Member>> {
     fetch_all!(tx, OF_USER, user_nid)
+}
+
+/// All memberships of a user as [`of_user`], with what became of each in `since < pos <= until`: a row for each change, or one
+/// without. `state_key_nid` is that of the user's member events.
+///
+/// # Errors
+/// The driver's.
+pub async fn of_user_since(
+    tx: &mut Tx,
+    user_nid: i64,
+    state_key_nid: i64,
+    since: i64,
+    until: i64,
+) -> Result<Vec<MemberChange>> {
+    fetch_all!(tx, OF_USER_SINCE, user_nid, state_key_nid, since, until)
 }
 
 /// Rooms to which both users are joined.

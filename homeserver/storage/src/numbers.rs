@@ -13,7 +13,7 @@ use ruma::{ServerName, UserId};
 use crate::{Result, Store, Tx};
 
 /// Numbers reserved at a time.
-const BLOCK_LEN: i64 = 256;
+const BLOCK_LEN: i64 = 1024;
 /// Names kept in memory for each family before the family's cache is emptied.
 const NAMES_MAX: usize = 200_000;
 
@@ -99,6 +99,14 @@ sql!(
     ON CONFLICT (kind, state_key) DO NOTHING"
 );
 sql!(KEY_BY_NAME, "SELECT nid FROM state_keys WHERE kind = $1 AND state_key = $2");
+// A JSON pair is taken apart differently.
+sql!(KEYS_BY_NAME,
+    sqlite: "
+        SELECT k.nid, k.kind, k.state_key FROM json_each($1) AS j
+        JOIN state_keys AS k ON k.kind = json_extract(j.value, '$[0]') AND k.state_key = json_extract(j.value, '$[1]')",
+    postgres: "
+        SELECT k.nid, k.kind, k.state_key FROM json_each($1) AS j
+        JOIN state_keys AS k ON k.kind = j.value::json->>0 AND k.state_key = j.value::json->>1");
 sql!(
     KEYS_BY_NID,
     "
@@ -133,6 +141,28 @@ impl<K: Clone + Eq + std::hash::Hash> Names<K> {
     }
 }
 
+/// A two-way memory of state keys. By name in two steps, so that looking one up makes no copy of its name.
+#[derive(Debug, Default)]
+struct Keys {
+    by_name: HashMap<Arc<str>, HashMap<Arc<str>, i64>>,
+    by_nid: HashMap<i64, StateKey>,
+}
+
+impl Keys {
+    fn get(&self, kind: &str, state_key: &str) -> Option<i64> {
+        self.by_name.get(kind)?.get(state_key).copied()
+    }
+
+    fn put(&mut self, (kind, state_key): StateKey, nid: i64) {
+        if self.by_nid.len() >= NAMES_MAX {
+            self.by_name.clear();
+            self.by_nid.clear();
+        }
+        self.by_nid.insert(nid, (Arc::clone(&kind), Arc::clone(&state_key)));
+        self.by_name.entry(kind).or_default().insert(state_key, nid);
+    }
+}
+
 /// Gives numbers to names and names to numbers, with a memory of both. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Numbers {
@@ -140,7 +170,7 @@ pub struct Numbers {
     blocks: Arc<[Mutex<(i64, i64)>; Family::ALL]>,
     users: Arc<RwLock<Names<Arc<str>>>>,
     servers: Arc<RwLock<Names<Arc<str>>>>,
-    keys: Arc<RwLock<Names<StateKey>>>,
+    keys: Arc<RwLock<Keys>>,
     local_server: Arc<str>,
 }
 
@@ -427,8 +457,38 @@ impl Numbers {
         Ok(known.map(|(nid,)| nid))
     }
 
+    /// The numbers of those of several pairs of event type and state key that have one. One statement for those not in memory.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn state_keys_if_known<'a>(
+        &self,
+        names: &[(&'a str, &'a str)],
+    ) -> Result<HashMap<(&'a str, &'a str), i64>> {
+        let mut found = HashMap::with_capacity(names.len());
+        let mut left = Vec::new();
+        for name in names {
+            match self.state_key_remembered(name.0, name.1) {
+                Some(nid) => drop(found.insert(*name, nid)),
+                None => left.push(*name),
+            }
+        }
+        if left.is_empty() {
+            return Ok(found);
+        }
+        let mut tx = self.store.read().await?;
+        let rows: Vec<(i64, String, String)> = fetch_all!(&mut tx, KEYS_BY_NAME, json_list(&left))?;
+        drop(tx);
+        let mut remembered = write(&self.keys);
+        for (nid, kind, key) in rows {
+            remembered.put((kind.into(), key.into()), nid);
+        }
+        found.extend(left.into_iter().filter_map(|name| Some((name, remembered.get(name.0, name.1)?))));
+        Ok(found)
+    }
+
     fn state_key_remembered(&self, kind: &str, state_key: &str) -> Option<i64> {
-        read(&self.keys).by_name.get(&(Arc::from(kind), Arc::from(state_key))).copied()
+        read(&self.keys).get(kind, state_key)
     }
 
     /// Types and state keys, by number.

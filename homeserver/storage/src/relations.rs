@@ -290,18 +290,3 @@ pub async fn takes_part(tx: &mut Tx, root_id: &str, user_nid: i64) -> Result<boo
     let row: Option<(i64,)> = fetch_optional!(tx, TAKES_PART, root_id, user_nid)?;
     Ok(row.is_some())
 }
-
-sql!(
-    NOTIFYING,
-    "
-    SELECT root_nid, room_nid, last_nid, last_depth, count, notify_seq FROM threads
-    WHERE room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($1)) AND notify_seq > 0"
-);
-
-/// Threads of rooms in which anything notified by default.
-///
-/// # Errors
-/// The driver's.
-pub async fn notifying_threads(tx: &mut Tx, rooms: &[i64]) -> Result<Vec<Thread>> {
-    fetch_all!(tx, NOTIFYING, json_list(rooms))
-}

@@ -20,13 +20,16 @@ use std::{
 };
 
 use sqlx::{
-    Executor as _, PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    ConnectOptions as _, Executor as _, PgConnection, PgPool, Postgres, SqliteConnection,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
-    sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    connections::{Connections, Lent},
+};
 
 /// How long a statement may run on PostgreSQL.
 const STATEMENT_TIMEOUT_MS: u32 = 60_000;
@@ -38,6 +41,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Page size of new SQLite databases, in bytes: an event of 1 kB and its envelope fill 8 KiB pages without much waste.
 const SQLITE_PAGE_BYTES: u32 = 8192;
+/// Rows that wait for the reading task before the connection's thread pauses.
+const SQLITE_ROWS_BUFFERED: usize = 1024;
 /// Page cache of each SQLite connection, in KiB.
 const SQLITE_CACHE_KIB: u32 = 4096;
 
@@ -82,7 +87,7 @@ impl Span {
 
 #[derive(Debug, Clone)]
 enum Backend {
-    Sqlite { writer: SqlitePool, readers: SqlitePool },
+    Sqlite { writer: Arc<Connections>, readers: Arc<Connections> },
     Postgres(PgPool),
 }
 
@@ -106,8 +111,8 @@ pub struct Tx {
 
 #[derive(Debug)]
 enum Held {
-    SqliteWrite(Transaction<'static, Sqlite>),
-    SqliteRead(PoolConnection<Sqlite>),
+    SqliteWrite(Lent),
+    SqliteRead(Lent),
     PostgresWrite(PostgresWrite),
     PostgresRead(PoolConnection<Postgres>),
 }
@@ -162,6 +167,17 @@ pub(crate) enum Connection<'a> {
 tokio::task_local! {
     /// Set by tests that count: connections this task holds now.
     static HELD: Cell<u32>;
+    /// Set by tests that count: statements this task ran.
+    static RUN: Cell<u64>;
+}
+
+/// Runs `work` and tells how many statements its own task ran meanwhile, whatever others did.
+pub async fn counted<F: Future>(work: F) -> (F::Output, u64) {
+    let work = async {
+        let output = work.await;
+        (output, RUN.with(Cell::get))
+    };
+    RUN.scope(Cell::new(0), work).await
 }
 
 /// Counts held connections of a task inside [`one_at_a_time`].
@@ -221,7 +237,7 @@ impl Store {
     pub async fn read(&self) -> Result<Tx> {
         let guard = Guard::take();
         let held = match &self.backend {
-            Backend::Sqlite { readers, .. } => Held::SqliteRead(readers.acquire().await?),
+            Backend::Sqlite { readers, .. } => Held::SqliteRead(readers.lend().await?),
             Backend::Postgres(pool) => Held::PostgresRead(pool.acquire().await?),
         };
         Ok(self.hold(held, guard))
@@ -234,7 +250,11 @@ impl Store {
     pub async fn begin(&self) -> Result<Tx> {
         let guard = Guard::take();
         let held = match &self.backend {
-            Backend::Sqlite { writer, .. } => Held::SqliteWrite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Backend::Sqlite { writer, .. } => {
+                let mut connection = writer.lend().await?;
+                connection.begin().await?;
+                Held::SqliteWrite(connection)
+            }
             Backend::Postgres(pool) => Held::PostgresWrite(PostgresWrite::begin(pool.acquire().await?).await?),
         };
         Ok(self.hold(held, guard))
@@ -262,12 +282,17 @@ impl Store {
     }
 }
 
+/// A statement is about to run.
+fn count(statements: &AtomicU64) {
+    statements.fetch_add(1, Ordering::Relaxed);
+    let _ = RUN.try_with(|run| run.set(run.get() + 1));
+}
+
 impl Tx {
     pub(crate) fn connection(&mut self) -> Connection<'_> {
-        self.statements.fetch_add(1, Ordering::Relaxed);
+        count(&self.statements);
         match &mut self.held {
-            Held::SqliteWrite(tx) => Connection::Sqlite(tx),
-            Held::SqliteRead(connection) => Connection::Sqlite(connection),
+            Held::SqliteWrite(connection) | Held::SqliteRead(connection) => Connection::Sqlite(connection.get()),
             Held::PostgresWrite(tx) => Connection::Postgres(tx.get()),
             Held::PostgresRead(connection) => Connection::Postgres(connection),
         }
@@ -298,7 +323,7 @@ impl Tx {
     /// The driver's.
     pub async fn rollback(self) -> Result<()> {
         match self.held {
-            Held::SqliteWrite(tx) => tx.rollback().await?,
+            Held::SqliteWrite(mut connection) => connection.end("ROLLBACK").await?,
             Held::PostgresWrite(mut tx) => tx.end("ROLLBACK").await?,
             Held::SqliteRead(_) | Held::PostgresRead(_) => {}
         }
@@ -319,8 +344,8 @@ impl Tx {
             _ => None,
         };
         match self.held {
-            Held::SqliteWrite(tx) => {
-                tx.commit().await?;
+            Held::SqliteWrite(mut connection) => {
+                connection.end("COMMIT").await?;
                 let Some(last) = sqlite_last else { return Ok(Span::EMPTY) };
                 Ok(Span { first: last - streamed + 1, last })
             }
@@ -329,7 +354,7 @@ impl Tx {
                 if streamed == 0 {
                     return Ok(Span::EMPTY);
                 }
-                self.statements.fetch_add(1, Ordering::Relaxed);
+                count(&self.statements);
                 let (first, last) = sqlx::query_as(TAKEN.postgres).fetch_one(tx.get()).await?;
                 Ok(Span { first, last })
             }
@@ -355,36 +380,22 @@ async fn connect_sqlite(settings: &Settings) -> Result<Backend> {
         .pragma("cache_size", format!("-{SQLITE_CACHE_KIB}"))
         .pragma("temp_store", "memory")
         .pragma("wal_autocheckpoint", "1000")
-        .statement_cache_capacity(512);
+        .statement_cache_capacity(512)
+        .row_buffer_size(SQLITE_ROWS_BUFFERED)
+        .disable_statement_logging();
     if in_memory {
         // Readers and the writer must share the one connection that holds the data.
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .min_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_with(options)
-            .await?;
-        return Ok(Backend::Sqlite { writer: pool.clone(), readers: pool });
+        let only = Connections::new(options, 1, ACQUIRE_TIMEOUT);
+        return Ok(Backend::Sqlite { writer: Arc::clone(&only), readers: only });
     }
     if let Some(folder) = sqlite_folder(&settings.url) {
         std::fs::create_dir_all(folder).map_err(|error| Error::Driver(sqlx::Error::Io(error)))?;
     }
-    let writer = SqlitePoolOptions::new()
-        .max_connections(1)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire(false)
-        .connect_with(options.clone())
-        .await?;
-    let readers = SqlitePoolOptions::new()
-        .max_connections(settings.connections_max.max(1))
-        .max_lifetime(None)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire(false)
-        .connect_lazy_with(options.pragma("query_only", "on"));
+    let writer = Connections::new(options.clone(), 1, ACQUIRE_TIMEOUT);
+    // Makes the file, and tells at once when that cannot be done.
+    drop(writer.lend().await?);
+    let readers =
+        Connections::new(options.pragma("query_only", "on"), settings.connections_max.max(1), ACQUIRE_TIMEOUT);
     Ok(Backend::Sqlite { writer, readers })
 }
 
@@ -401,7 +412,8 @@ async fn connect_postgres(settings: &Settings) -> Result<Backend> {
         .options([
             ("statement_timeout", STATEMENT_TIMEOUT_MS.to_string()),
             ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS.to_string()),
-        ]);
+        ])
+        .disable_statement_logging();
     let pool = PgPoolOptions::new()
         .max_connections(settings.connections_max.max(2))
         .acquire_timeout(ACQUIRE_TIMEOUT)

@@ -9,13 +9,11 @@
 //! | seq | events of this lane (room's main timeline, or one thread) so far that notify by default, this one included |
 //! | txn | sender's device and transaction id, while a repetition must be recognised |
 
-use crate::{
-    Result, Tx,
-    events::{self, NewEvent},
-    numbers::json_list,
-    store::Connection,
-    text::Bound as _,
-};
+mod append;
+
+use crate::{Result, Tx, events, numbers::json_list};
+
+pub use self::append::{append, append_stored};
 
 /// Bits of the column `flags`.
 pub mod flags {
@@ -25,6 +23,8 @@ pub mod flags {
     pub const LOCAL: i64 = 2;
     /// Notifies members with default rules.
     pub const NOTIFIES: i64 = 4;
+    /// Somebody has a row of `push_items` for it.
+    pub const EXCEPTIONS: i64 = 8;
 }
 
 /// A row of the stream to write.
@@ -104,28 +104,6 @@ pub struct ReadMark {
 
 sql!(NEWEST, "SELECT pos FROM stream WHERE name = 'events'");
 sql!(
-    APPEND,
-    "
-    INSERT INTO timeline (pos, event_nid, room_nid, flags, thread_nid, seq, txn)
-    VALUES ((SELECT next FROM next_position), $1, $2, $3, $4, $5, $6) RETURNING pos"
-);
-// PostgreSQL takes a whole batch, events and stream, in one round trip; SQLite has no round trips and no such statement.
-sql!(APPEND_ALL,
-    sqlite: "SELECT 1",
-    postgres: "
-        WITH stored AS (
-            INSERT INTO events (nid, event_id, room_nid, depth, flags, visible, sender_nid, state_key_nid, ts, state_nid,
-                state_after_nid, auth, codec, body)
-            SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::boolean[],
-                $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bytea[], $13::bigint[],
-                $14::bytea[])
-        )
-        INSERT INTO timeline (event_nid, room_nid, flags, thread_nid, seq, txn)
-        SELECT event_nid, room_nid, flags, thread_nid, seq, txn
-        FROM UNNEST($15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::text[])
-            WITH ORDINALITY AS row (event_nid, room_nid, flags, thread_nid, seq, txn, nth)
-        ORDER BY nth");
-sql!(
     BY_TXN,
     "
     SELECT e.event_id FROM timeline AS t JOIN events AS e ON e.nid = t.event_nid WHERE t.txn = $1"
@@ -199,12 +177,16 @@ sql!(
     "
     SELECT seq FROM timeline WHERE room_nid = $1 AND thread_nid = $2 AND pos <= $3 ORDER BY pos DESC LIMIT 1"
 );
-sql!(
-    STATE_CHANGE_PUT,
-    "
-    INSERT INTO state_changes (cause_nid, room_nid, state_key_nid, event_nid, prev_event_nid)
-    VALUES ($1, $2, $3, $4, $5)"
-);
+sql!(STATE_CHANGE_PUT,
+    // A JSON list is taken apart differently.
+    sqlite: "
+        INSERT INTO state_changes (cause_nid, room_nid, state_key_nid, event_nid, prev_event_nid)
+        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+            json_extract(value, '$[3]'), json_extract(value, '$[4]') FROM json_each($1)",
+    postgres: "
+        INSERT INTO state_changes (cause_nid, room_nid, state_key_nid, event_nid, prev_event_nid)
+        SELECT (value::json->>0)::bigint, (value::json->>1)::bigint, (value::json->>2)::bigint,
+            (value::json->>3)::bigint, (value::json->>4)::bigint FROM json_each($1)");
 sql!(STATE_CHANGES, sqlite: "
     SELECT c.pos, c.cause_nid, c.room_nid, c.state_key_nid, c.event_nid, c.prev_event_nid
     FROM (SELECT json_extract(value, '$[0]') AS room_nid, json_extract(value, '$[1]') AS since FROM json_each($1)) AS r
@@ -262,24 +244,20 @@ pub struct PushItem {
     pub actions: String,
 }
 
-sql!(
-    PUSH_ITEM_PUT,
-    "
-    INSERT INTO push_items (user_nid, room_nid, event_nid, thread_nid, notify, highlight, actions)
-    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (user_nid, room_nid, event_nid) DO NOTHING"
-);
-// Whoever writes has read, and then only their mark moves: rows that it has passed no longer count.
-sql!(
-    PUSH_COUNTS,
-    "
-    SELECT p.room_nid, p.thread_nid, t.pos, p.notify, p.highlight
-    FROM push_items AS p JOIN timeline AS t ON t.event_nid = p.event_nid
-    LEFT JOIN read_marks AS r ON r.user_nid = p.user_nid AND r.room_nid = p.room_nid AND r.thread_nid = p.thread_nid
-    LEFT JOIN timeline AS m ON m.event_nid = r.event_nid
-    WHERE p.user_nid = $1 AND p.room_nid IN (SELECT CAST(value AS BIGINT) FROM json_each($2))
-        AND t.pos > coalesce(m.pos, 0)
-    ORDER BY t.pos"
-);
+sql!(PUSH_ITEM_PUT,
+    // A JSON list is taken apart differently.
+    sqlite: "
+        INSERT INTO push_items (user_nid, room_nid, event_nid, thread_nid, notify, highlight, actions)
+        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+            json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
+            json_extract(value, '$[6]') FROM json_each($1) WHERE TRUE
+        ON CONFLICT (user_nid, room_nid, event_nid) DO NOTHING",
+    postgres: "
+        INSERT INTO push_items (user_nid, room_nid, event_nid, thread_nid, notify, highlight, actions)
+        SELECT (value::json->>0)::bigint, (value::json->>1)::bigint, (value::json->>2)::bigint,
+            (value::json->>3)::bigint, (value::json->>4)::bigint, (value::json->>5)::boolean, value::json->>6
+        FROM json_each($1)
+        ON CONFLICT (user_nid, room_nid, event_nid) DO NOTHING");
 sql!(
     PUSH_ITEMS_READ,
     "
@@ -287,33 +265,20 @@ sql!(
         AND event_nid IN (SELECT event_nid FROM timeline WHERE room_nid = $2 AND pos <= $4)"
 );
 
-/// Store notifications.
+/// Store notifications, in one statement.
 ///
 /// # Errors
 /// The driver's.
 pub async fn put_push_items(tx: &mut Tx, items: &[PushItem]) -> Result<()> {
-    for i in items {
-        execute!(
-            tx,
-            PUSH_ITEM_PUT,
-            i.user_nid,
-            i.room_nid,
-            i.event_nid,
-            i.thread_nid,
-            i.notify,
-            i.highlight,
-            i.actions.as_str()
-        )?;
+    if items.is_empty() {
+        return Ok(());
     }
+    let rows: Vec<_> = items
+        .iter()
+        .map(|i| (i.user_nid, i.room_nid, i.event_nid, i.thread_nid, i.notify, i.highlight, i.actions.as_str()))
+        .collect();
+    execute!(tx, PUSH_ITEM_PUT, json_list(&rows))?;
     Ok(())
-}
-
-/// A user's notifications in rooms: (room, thread, position, what it adds, highlight), in order.
-///
-/// # Errors
-/// The driver's.
-pub async fn push_counts(tx: &mut Tx, user_nid: i64, rooms: &[i64]) -> Result<Vec<(i64, i64, i64, i64, bool)>> {
-    fetch_all!(tx, PUSH_COUNTS, user_nid, json_list(rooms))
 }
 
 /// Forget a user's notifications of a lane up to a position.
@@ -331,79 +296,6 @@ pub async fn push_items_read(tx: &mut Tx, user_nid: i64, room_nid: i64, thread_n
 pub async fn newest(tx: &mut Tx) -> Result<i64> {
     let row: Option<(i64,)> = fetch_optional!(tx, NEWEST)?;
     Ok(row.map_or(0, |(pos,)| pos))
-}
-
-/// Store events and put them into the stream in this order.
-///
-/// # Errors
-/// The driver's; [`crate::Error::is_duplicate`] when an event or a transaction id was stored before.
-pub async fn append(tx: &mut Tx, batch: &[(NewEvent, NewRow)]) -> Result<()> {
-    if tx.is_postgres() {
-        append_postgres(tx, batch).await?;
-    } else {
-        for (event, row) in batch {
-            events::insert(tx, event).await?;
-            append_stored(tx, row).await?;
-        }
-    }
-    Ok(())
-}
-
-async fn append_postgres(tx: &mut Tx, batch: &[(NewEvent, NewRow)]) -> Result<()> {
-    macro_rules! column {
-        ($item:ident => $value:expr) => {
-            batch.iter().map(|$item| $value).collect::<Vec<_>>()
-        };
-    }
-    let (codecs, bodies): (Vec<i64>, Vec<Vec<u8>>) = batch.iter().map(|(event, _)| events::encode(&event.body)).unzip();
-    let Connection::Postgres(connection) = tx.connection() else { return Ok(()) };
-    sqlx::query(APPEND_ALL.postgres)
-        .bind(column!(b => b.0.nid))
-        .bind(column!(b => b.0.event_id.as_str()))
-        .bind(column!(b => b.0.room_nid))
-        .bind(column!(b => b.0.depth))
-        .bind(column!(b => b.0.flags))
-        .bind(column!(b => b.0.visible))
-        .bind(column!(b => b.0.sender_nid))
-        .bind(column!(b => b.0.state_key_nid))
-        .bind(column!(b => b.0.ts))
-        .bind(column!(b => b.0.state_nid))
-        .bind(column!(b => b.0.state_after_nid))
-        .bind(column!(b => events::pack(&b.0.auth)))
-        .bind(codecs)
-        .bind(bodies)
-        .bind(column!(b => b.1.event_nid))
-        .bind(column!(b => b.1.room_nid))
-        .bind(column!(b => b.1.flags))
-        .bind(column!(b => b.1.thread_nid))
-        .bind(column!(b => b.1.seq))
-        .bind(column!(b => b.1.txn.clone().kept()))
-        .execute(connection)
-        .await?;
-    tx.streamed(batch.len() as u64);
-    Ok(())
-}
-
-/// Put an event that is stored already (an outlier that found its place) into the stream.
-///
-/// # Errors
-/// The driver's.
-pub async fn append_stored(tx: &mut Tx, row: &NewRow) -> Result<()> {
-    let given: Option<(Option<i64>,)> = fetch_optional!(
-        tx,
-        APPEND,
-        row.event_nid,
-        row.room_nid,
-        row.flags,
-        row.thread_nid,
-        row.seq,
-        row.txn.as_deref()
-    )?;
-    match given {
-        Some((Some(pos),)) => tx.streamed_to(1, pos),
-        _ => tx.streamed(1),
-    }
-    Ok(())
 }
 
 /// The event a device sent with this transaction id.
@@ -497,14 +389,17 @@ pub async fn seq_at(tx: &mut Tx, room_nid: i64, thread_nid: i64, pos: i64) -> Re
     Ok(row.map_or(0, |(seq,)| seq))
 }
 
-/// Store changes of current state, in the transaction that appends their cause, before it is appended.
+/// Store changes of current state, in one statement, in the transaction that appends their cause, before it is appended.
 ///
 /// # Errors
 /// The driver's.
 pub async fn put_state_changes(tx: &mut Tx, changes: &[StateChange]) -> Result<()> {
-    for c in changes {
-        execute!(tx, STATE_CHANGE_PUT, c.cause_nid, c.room_nid, c.state_key_nid, c.event_nid, c.prev_event_nid)?;
+    if changes.is_empty() {
+        return Ok(());
     }
+    let rows: Vec<_> =
+        changes.iter().map(|c| (c.cause_nid, c.room_nid, c.state_key_nid, c.event_nid, c.prev_event_nid)).collect();
+    execute!(tx, STATE_CHANGE_PUT, json_list(&rows))?;
     Ok(())
 }
 

@@ -234,10 +234,10 @@ async fn a_change_of_devices_is_one_row_seen_by_those_who_may() {
         assert_eq!(users(device_changes::changed(&mut tx, 5, since, until).await.unwrap()), [10, 20, 30]);
         assert_eq!(users(device_changes::changed(&mut tx, 6, since, until).await.unwrap()), [10, 20]);
         assert_eq!(users(device_changes::changed(&mut tx, 6, span.first + 1, until).await.unwrap()), [20]);
-        assert_eq!(device_changes::changed_of(&mut tx, 6, &[10, 30], since, until).await.unwrap(), [10]);
-        let mut signers = device_changes::changed_of(&mut tx, 5, &[10], since, until).await.unwrap();
-        signers.sort_unstable();
-        assert_eq!(signers, [10, 30]);
+        // Who shares no room is told of those alone whom they signed.
+        assert!(sharing::device_lists(&mut tx, 6, since, until).await.unwrap().is_empty());
+        assert_eq!(sharing::device_lists(&mut tx, 5, since, until).await.unwrap(), [(30, false)]);
+        assert_eq!(sharing::device_lists(&mut tx, 10, since, until).await.unwrap(), [(10, false)]);
         assert_eq!(device_changes::newest_of(&mut tx, 10).await.unwrap(), span.first + 1);
         assert_eq!(device_changes::newest_of(&mut tx, 30).await.unwrap(), 0);
         drop(tx);
@@ -298,11 +298,11 @@ async fn cross_signing_keys_and_signatures_are_seen_by_those_who_may() {
         assert!(cross_signing::sign(&mut tx, &signature(2)).await.unwrap());
 
         assert_eq!(cross_signing::of_users(&mut tx, &[1, 2]).await.unwrap(), [key]);
-        assert_eq!(cross_signing::signatures(&mut tx, &[1], 0).await.unwrap(), [signature(1)]);
-        assert_eq!(cross_signing::signatures(&mut tx, &[1], 2).await.unwrap().len(), 2);
+        assert_eq!(cross_signing::with_signatures(&mut tx, &[1], 0).await.unwrap().1, [signature(1)]);
+        assert_eq!(cross_signing::with_signatures(&mut tx, &[1], 2).await.unwrap().1.len(), 2);
         cross_signing::forget_target(&mut tx, 1, "KEY").await.unwrap();
         cross_signing::remove(&mut tx, 1, "master").await.unwrap();
-        assert_eq!(cross_signing::signatures(&mut tx, &[1], 2).await.unwrap(), []);
+        assert_eq!(cross_signing::with_signatures(&mut tx, &[1], 2).await.unwrap().1, []);
         assert_eq!(cross_signing::of_users(&mut tx, &[1]).await.unwrap(), []);
     }
 }
@@ -565,17 +565,15 @@ async fn who_shares_a_room_is_read_from_memberships_and_when_from_changes_of_sta
         }
 
         let mut tx = store.read().await.unwrap();
-        let sorted = |mut users: Vec<i64>| {
-            users.sort_unstable();
-            users
-        };
-        assert_eq!(sorted(sharing::users_sharing_room(&mut tx, alice).await.unwrap()), [alice, bob]);
-        assert!(sharing::users_sharing_room(&mut tx, carol).await.unwrap().is_empty());
         assert_eq!(sharing::with_local_users(&mut tx, &[bob, carol]).await.unwrap(), [bob]);
-        assert_eq!(sharing::began(&mut tx, alice, at[0], at[1]).await.unwrap(), [bob]);
-        assert!(sharing::began(&mut tx, alice, at[2], at[4]).await.unwrap().is_empty());
-        assert_eq!(sharing::ended(&mut tx, alice, at[3], at[4]).await.unwrap(), [carol]);
-        assert!(sharing::ended(&mut tx, alice, at[0], at[3]).await.unwrap().is_empty());
-        assert_eq!(sharing::ended(&mut tx, carol, at[3], at[4]).await.unwrap(), [alice]);
+        let mut told = async |user, since, until| {
+            let mut lists = sharing::device_lists(&mut tx, user, since, until).await.unwrap();
+            lists.sort_unstable();
+            lists
+        };
+        assert_eq!(told(alice, at[0], at[1]).await, [(bob, false)]);
+        assert!(told(alice, at[2], at[3]).await.is_empty());
+        assert_eq!(told(alice, at[3], at[4]).await, [(carol, true)]);
+        assert_eq!(told(carol, at[3], at[4]).await, [(alice, true)]);
     }
 }

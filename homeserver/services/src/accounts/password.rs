@@ -15,7 +15,7 @@ use argon2::{
     Algorithm, Argon2, Params, PasswordVerifier as _, Version,
     password_hash::{PasswordHasher as _, phc::PasswordHash},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::{Error, Result, clock::Randomness, error::Code};
 
@@ -66,8 +66,8 @@ struct Inner {
     cores: Semaphore,
     waiting: AtomicUsize,
     randomness: Randomness,
-    /// Checked when there is no account.
-    decoy: String,
+    /// Checked when there is no account; made when it is first needed, as it costs what a login does.
+    decoy: OnceCell<String>,
 }
 
 impl fmt::Debug for Passwords {
@@ -81,15 +81,10 @@ impl Passwords {
     ///
     /// # Errors
     /// [`Error::Internal`] when Argon2 knows no such price.
-    pub async fn start(settings: &Settings, randomness: Randomness) -> Result<Self> {
+    pub fn start(settings: &Settings, randomness: Randomness) -> Result<Self> {
         let params = Params::new(settings.memory_kib, settings.passes, settings.lanes, None)
             .map_err(|error| Error::Internal(format!("password settings: {error}")))?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let salt = randomness.bytes::<16>();
-        let hasher = argon2.clone();
-        let decoy = tokio::task::spawn_blocking(move || hash_now(&hasher, b"nobody's password", &salt))
-            .await
-            .map_err(Error::internal)??;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self(Arc::new(Inner {
             argon2,
@@ -97,7 +92,7 @@ impl Passwords {
             cores: Semaphore::new(cores),
             waiting: AtomicUsize::new(0),
             randomness,
-            decoy,
+            decoy: OnceCell::new(),
         })))
     }
 
@@ -135,7 +130,10 @@ impl Passwords {
     /// [`Error::Limited`] when too many wait.
     pub async fn verify(&self, password: &str, kept: Option<&str>) -> Result<Verdict> {
         let is_possible = kept.is_some() && password.len() <= PASSWORD_BYTES_MAX;
-        let kept = kept.unwrap_or(&self.0.decoy).to_owned();
+        let kept = match kept {
+            Some(kept) => kept.to_owned(),
+            None => self.0.decoy.get_or_try_init(|| self.hash("nobody's password")).await?.clone(),
+        };
         let password: String = if password.len() <= PASSWORD_BYTES_MAX { password.to_owned() } else { String::new() };
         let argon2 = self.0.argon2.clone();
         let verdict = self
@@ -198,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hash_is_salted_and_names_its_price() {
-        let passwords = Passwords::start(&cheap(1), Randomness::seeded(1)).await.unwrap();
+        let passwords = Passwords::start(&cheap(1), Randomness::seeded(1)).unwrap();
 
         let first = passwords.hash("correct horse").await.unwrap();
         let second = passwords.hash("correct horse").await.unwrap();
@@ -211,8 +209,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_hash_of_another_price_is_right_but_outdated() {
-        let old = Passwords::start(&cheap(1), Randomness::seeded(1)).await.unwrap();
-        let new = Passwords::start(&cheap(2), Randomness::seeded(2)).await.unwrap();
+        let old = Passwords::start(&cheap(1), Randomness::seeded(1)).unwrap();
+        let new = Passwords::start(&cheap(2), Randomness::seeded(2)).unwrap();
 
         let kept = old.hash("correct horse").await.unwrap();
 
@@ -221,7 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_and_garbage_never_verify() {
-        let passwords = Passwords::start(&cheap(1), Randomness::seeded(1)).await.unwrap();
+        let passwords = Passwords::start(&cheap(1), Randomness::seeded(1)).unwrap();
         let long = "x".repeat(PASSWORD_BYTES_MAX + 1);
 
         assert_eq!(passwords.verify("nobody's password", None).await.unwrap(), Verdict::Wrong);

@@ -66,7 +66,7 @@ impl Incoming {
         let mut tx = self.0.cx.store.begin().await?;
         invitations::put(&mut tx, &ended).await?;
         let span = tx.commit().await?;
-        self.0.cx.notify.publish(Change { users: vec![user_nid], ..Change::at(span) });
+        self.0.cx.notify.publish(Change { members: vec![user_nid], ..Change::at(span) });
         Ok(())
     }
 }

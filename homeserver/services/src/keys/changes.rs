@@ -4,7 +4,7 @@
 //!
 //! Source: Client-Server API, "Tracking the device list for a user", `GET /keys/changes`; Server-Server API, "Device Management".
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use ruma::{OwnedUserId, UserId, encryption::DeviceKeys, serde::Raw};
 use ruma::{
@@ -40,23 +40,15 @@ pub struct PeerUpdate {
 
 impl Keys {
     /// What changed for a user in `since < pos <= until`, rooms they share included: the answer to `/keys/changes`, and to a sync
-    /// that keeps no rooms in memory.
+    /// that keeps no rooms in memory. One statement.
     ///
     /// # Errors
     /// The database's.
     pub async fn device_lists(&self, user_nid: i64, since: i64, until: i64) -> Result<DeviceLists> {
-        let mut tx = self.cx.store.read().await?;
-        let mut sharing = sharing::users_sharing_room(&mut tx, user_nid).await?;
-        if !sharing.contains(&user_nid) {
-            sharing.push(user_nid);
-        }
-        let mut changed = device_changes::changed_of(&mut tx, user_nid, &sharing, since, until).await?;
-        changed.extend(sharing::began(&mut tx, user_nid, since, until).await?);
-        let mut left = sharing::ended(&mut tx, user_nid, since, until).await?;
-        drop(tx);
-        let sharing: HashSet<i64> = sharing.into_iter().collect();
-        left.retain(|nid| !sharing.contains(nid));
-        Ok(DeviceLists { changed: self.names(&changed).await?, left: self.names(&left).await? })
+        let rows = sharing::device_lists(&mut self.cx.store.read().await?, user_nid, since, until).await?;
+        let (left, changed): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, has_left)| *has_left);
+        let nids = |rows: Vec<(i64, bool)>| rows.into_iter().map(|(nid, _)| nid).collect::<Vec<_>>();
+        Ok(DeviceLists { changed: self.names(&nids(changed)).await?, left: self.names(&nids(left)).await? })
     }
 
     /// Users whose keys changed in `since < pos <= until` and whom `viewer_nid` may watch, as `is_shared` says: for a sync that knows

@@ -87,6 +87,7 @@ impl Keys {
             taken.extend(fallback);
         }
         tx.commit().await?;
+        self.supplies_changed(taken.iter().map(|key| key.user_nid).collect::<HashSet<_>>());
 
         let names: HashMap<i64, &UserId> = known.into_iter().map(|(user_id, nid)| (nid, user_id)).collect();
         let mut claimed = Claimed::new();

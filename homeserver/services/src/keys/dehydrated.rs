@@ -71,6 +71,7 @@ impl Keys {
         dehydrated_devices::put(&mut tx, user.nid, device.device_id.as_str(), device.device_data.get()).await?;
         store(&mut tx, user.nid, device.device_id.as_str(), &checked, numbers).await?;
         self.publish(tx.commit().await?, user.nid);
+        self.supplies_changed([user.nid]);
         Ok(())
     }
 

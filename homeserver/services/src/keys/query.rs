@@ -1,6 +1,6 @@
 //! Somebody asks for identity keys.
 //!
-//! Keys of local users come from the tables: three statements, however many users. Keys of other servers' users come from our
+//! Keys of local users come from the tables: two statements, however many users. Keys of other servers' users come from our
 //! copies when they share a room with a local user, else from their servers ([`super::remote`]).
 //!
 //! Source: Client-Server API, `POST /keys/query`; Server-Server API, `POST /user/keys/query`, `GET /user/devices/{userId}`.
@@ -118,8 +118,7 @@ impl Keys {
         };
         let mut tx = self.cx.store.read().await?;
         let devices = device_keys::of_users(&mut tx, &nids).await?;
-        let identities = cross_signing::of_users(&mut tx, &nids).await?;
-        let signatures = cross_signing::signatures(&mut tx, &nids, viewer_nid).await?;
+        let (identities, signatures) = cross_signing::with_signatures(&mut tx, &nids, viewer_nid).await?;
         drop(tx);
         let mut signed: HashMap<(i64, String), Vec<Signature>> = HashMap::new();
         for signature in signatures {

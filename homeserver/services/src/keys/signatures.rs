@@ -97,8 +97,11 @@ impl Keys {
             .collect();
         device_changes::put(&mut tx, &rows).await?;
         let span = tx.commit().await?;
-        let device_users = changes.iter().filter(|change| change.2 == 0).map(|change| change.0).collect();
-        self.cx.notify.publish(Change { device_users, users: vec![user.nid], ..Change::at(span) });
+        // A signature on somebody else's key is news for the signer alone.
+        let concerned = |viewer_nid: i64, owner_nid: i64| if viewer_nid == 0 { owner_nid } else { viewer_nid };
+        let device_users =
+            changes.iter().map(|(owner_nid, _, viewer_nid)| concerned(*viewer_nid, *owner_nid)).collect();
+        self.cx.notify.publish(Change { device_users, ..Change::at(span) });
         Ok(refused)
     }
 

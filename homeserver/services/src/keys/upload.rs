@@ -71,8 +71,9 @@ impl Keys {
         let mut tx = self.cx.store.begin().await?;
         locks::user(&mut tx, user.nid).await?;
         store(&mut tx, user.nid, device_id.as_str(), &checked, numbers).await?;
-        let supply = super::supply(&mut tx, user.nid, device_id.as_str()).await?;
+        let supply = super::supply::read(&mut tx, user.nid, device_id.as_str()).await?;
         self.publish(tx.commit().await?, user.nid);
+        self.supplies_changed([user.nid]);
         Ok(supply)
     }
 

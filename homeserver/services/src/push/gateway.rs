@@ -112,7 +112,7 @@ impl Gateway {
             if !change.receipt_rooms.is_empty() {
                 let mut state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
                 let room = BADGES_MAX.saturating_sub(state.badges.len());
-                state.badges.extend(change.users.iter().take(room));
+                state.badges.extend(change.users.iter().chain(&change.members).take(room));
             }
             if !change.rooms.is_empty() || !change.receipt_rooms.is_empty() {
                 inner.bell.notify_one();

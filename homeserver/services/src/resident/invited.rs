@@ -94,7 +94,7 @@ impl Resident {
         let mut tx = self.cx.store.begin().await?;
         invitations::put(&mut tx, &invitation).await?;
         let span = tx.commit().await?;
-        self.cx.notify.publish(Change { users: vec![user_nid], ..Change::at(span) });
+        self.cx.notify.publish(Change { members: vec![user_nid], ..Change::at(span) });
         Ok(())
     }
 }

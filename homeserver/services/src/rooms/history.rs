@@ -182,7 +182,7 @@ impl Rooms {
         } else {
             Found { shown: Vec::new(), end: from, is_over: true }
         };
-        let options = Options { room_id: RoomIdShown::Yes, bundles: true };
+        let options = Options { room_id: RoomIdShown::Yes, bundles: true, past: true };
         let chunk = self.from.view.render(&access.reader, &found.shown, options).await?;
         let state = if search.filter.lazy_load_members {
             let newest = if wanted.back { found.shown.first() } else { found.shown.last() };
@@ -224,7 +224,7 @@ impl Rooms {
             let snapshot = self.from.timeline.snapshots.by_nid(last.state_after().unwrap_or_default()).await?;
             self.plain(&self.from.timeline.state_events(&snapshot).await?)?
         };
-        let options = Options { room_id: RoomIdShown::Yes, bundles: true };
+        let options = Options { room_id: RoomIdShown::Yes, bundles: true, past: true };
         let mut rendered = self.from.view.render(&access.reader, &all, options).await?.into_iter();
         let before_events = rendered.by_ref().take(before.shown.len()).collect();
         let event = rendered.next().ok_or_else(|| Error::internal("an event was not rendered"))?;
@@ -245,7 +245,7 @@ impl Rooms {
     pub async fn event(&self, user: &User, room_id: &RoomId, event_id: &EventId) -> Result<Box<RawValue>> {
         let (access, event) = self.seen(user, room_id, event_id).await?;
         let shown = self.with_txns(user, vec![event]).await?;
-        let options = Options { room_id: RoomIdShown::Yes, bundles: true };
+        let options = Options { room_id: RoomIdShown::Yes, bundles: true, past: true };
         let rendered = self.from.view.render(&access.reader, &shown, options).await?;
         rendered.into_iter().next().ok_or_else(|| Error::internal("an event was not rendered"))
     }

@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// How results are shown.
-const OPTIONS: Options = Options { room_id: RoomIdShown::Yes, bundles: true };
+const OPTIONS: Options = Options { room_id: RoomIdShown::Yes, bundles: true, past: true };
 /// How state is shown.
-const PLAIN: Options = Options { room_id: RoomIdShown::Yes, bundles: false };
+const PLAIN: Options = Options { room_id: RoomIdShown::Yes, bundles: false, past: true };
 
 /// What is known of the results as a whole.
 #[derive(Debug)]

@@ -1,16 +1,23 @@
 //! The parts of an answer that are the user's own: account data, to-device messages, keys, presence of others.
 
-use std::collections::HashSet;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use ruma::UserId;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
-use storage::{account_data, members};
+use storage::{
+    account_data::{self, AccountData},
+    members,
+};
 
 use super::{Answer, DeviceLists, Response, Token, rooms::Moves};
 use crate::{
     Error, Result,
     push_rules::{self, RULES},
+    timeline::now::RoomNow,
 };
 
 /// A piece of account data as clients see it.
@@ -37,42 +44,44 @@ pub(super) fn piece(kind: &str, body: &str) -> Result<Box<RawValue>> {
 }
 
 impl Answer<'_> {
-    /// Account data, globally and of the rooms in the answer.
-    pub(super) async fn account(&self, since: Option<Token>, response: &mut Response) -> Result<()> {
-        if since.is_some() && !self.entry.own_changed_since(self.since) {
-            return Ok(());
+    /// Account data that is new, globally and of rooms; what the filter does not want is left out.
+    pub(super) async fn account_data(&self, since: Option<Token>) -> Result<Vec<AccountData>> {
+        if since.is_some() && !self.entry.account_changed_since(self.since) {
+            return Ok(Vec::new());
         }
         let user_nid = self.request.user.nid;
         let mut tx = self.sync.cx.store.read().await?;
-        let rows = match since {
+        let mut rows = match since {
             None => account_data::all(&mut tx, user_nid, self.until).await?,
             Some(_) => account_data::changed(&mut tx, user_nid, self.since, self.until).await?,
         };
         drop(tx);
         let filter = &self.request.filter;
         // Who has changed none of them has the default push rules.
-        if since.is_none() && filter.account_data.wants_type(RULES) && !rows.iter().any(|row| row.kind == RULES) {
-            let rules = push_rules::content(&push_rules::defaults(&self.request.user.user_id));
-            response.account_data.events.push(piece(RULES, &rules)?);
+        if since.is_none() && !rows.iter().any(|row| row.kind == RULES) {
+            let body = push_rules::content(&push_rules::defaults(&self.request.user.user_id));
+            rows.push(AccountData { room_nid: 0, kind: RULES.to_owned(), body });
         }
+        rows.retain(|row| match row.room_nid {
+            0 => filter.account_data.wants_type(&row.kind),
+            _ => filter.room.account_data.wants_type(&row.kind),
+        });
+        Ok(rows)
+    }
+
+    /// Put account data where it belongs. Rooms the user is not in, or that the filter does not want, are passed over.
+    pub(super) fn put_account_data(
+        rows: &[AccountData],
+        nows: &BTreeMap<i64, Arc<RoomNow>>,
+        response: &mut Response,
+    ) -> Result<()> {
         for row in rows {
             if row.room_nid == 0 {
-                if filter.account_data.wants_type(&row.kind) {
-                    response.account_data.events.push(piece(&row.kind, &row.body)?);
-                }
-                continue;
-            }
-            let Ok(now) = self.sync.from.timeline.now(row.room_nid).await else { continue };
-            let room_id = now.room_id.as_str();
-            if !filter.room.account_data.wants_type(&row.kind) || !filter.room.wants_room(room_id) {
-                continue;
-            }
-            if let Some(joined) = response.rooms.join.get_mut(room_id) {
+                response.account_data.events.push(piece(&row.kind, &row.body)?);
+            } else if let Some(now) = nows.get(&row.room_nid)
+                && let Some(joined) = response.rooms.join.get_mut(now.room_id.as_str())
+            {
                 joined.account_data.events.push(piece(&row.kind, &row.body)?);
-            } else if now.has_local(user_nid) {
-                let mut joined = self.quiet_room(&now).await?;
-                joined.account_data.events.push(piece(&row.kind, &row.body)?);
-                response.rooms.join.insert(room_id.to_owned(), joined);
             }
         }
         Ok(())
@@ -91,7 +100,7 @@ impl Answer<'_> {
         }
         let user_nid = self.request.user.nid;
         let from = &self.sync.from;
-        if since.is_none() || self.entry.own_changed_since(self.since) {
+        if since.is_none() || self.entry.inbox_changed_since(self.since) {
             let inbox = from.to_device.deliver(user_nid, self.device, self.since, self.until, |_| false).await?;
             response.to_device.events = inbox.events;
             // More may wait behind a full delivery: the rest of this answer is told again then, which clients bear.
@@ -99,7 +108,7 @@ impl Answer<'_> {
         }
         let has_changed = moves.happened
             || self.sync.watch.devices_changed(self.entry, self.since)
-            || self.entry.own_changed_since(self.since);
+            || self.entry.membership_changed_since(self.since);
         if since.is_some() && has_changed {
             let lists = from.keys.device_lists(user_nid, self.since, self.until).await?;
             let names = |users: Vec<ruma::OwnedUserId>| users.into_iter().map(|user| user.to_string()).collect();

@@ -10,10 +10,7 @@ impl Unread for Sync {
     fn notifications(&self, user_nid: i64) -> BoxFuture<'_, Result<u64>> {
         Box::pin(async move {
             let joined = members::rooms_of(&mut self.cx.store.read().await?, user_nid, "join").await?;
-            let mut rooms = Vec::with_capacity(joined.len());
-            for nid in joined {
-                rooms.push(self.from.timeline.now(nid).await?);
-            }
+            let rooms = self.from.timeline.now_many(&joined).await?;
             let rooms: Vec<_> = rooms.iter().map(|room| &**room).collect();
             let counts = unread::count(&self.cx, &self.from.push_rules, user_nid, &rooms).await?;
             let sum: i64 = counts.values().map(|unread| unread.all().notification_count).sum();

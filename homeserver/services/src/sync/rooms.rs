@@ -1,39 +1,41 @@
-//! The rooms of an answer.
+//! The rooms of an answer: which of them, and the newest events of each. What is written of a room beside them is in
+//! [`state`] and [`ephemeral`]; rooms the user is not in are in [`others`].
 
 mod ephemeral;
 mod others;
 mod seen;
+mod state;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
-use room::{
-    auth::facts,
-    event::{RoomIdShown, kind},
-    state::StateKeyNumber,
-};
+use room::{auth::facts, event::kind};
 use ruma::events::room::member::MembershipState;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use storage::{
+    account_data::AccountData,
     members,
     timeline::{self as stream, flags},
 };
 
-use super::{Answer, Events, Rooms, Token, unread};
+use self::state::Gathered;
+use super::{Answer, Events, Response, Rooms, Token, unread};
 use crate::{
     Result,
     reading::Right,
-    timeline::{cell::Recent, events::Stored, now::RoomNow, snapshots::Snapshot},
-    view::{Options, Reader, Shown, txn_prefix},
+    timeline::{cell::Recent, events::Stored, now::RoomNow},
+    view::{Reader, txn_prefix},
 };
 
 /// Members a room without a name is called by.
 const HEROES_MAX: i64 = 5;
 /// Events looked through for one room when a filter drops most of them.
 const LOOKED_AT_MAX: usize = 200;
+/// Rooms written together: what they need is looked up at once, and held in memory until they are written.
+const ROOMS_AT_ONCE: usize = 200;
 
 /// A room the user is in.
 #[derive(Debug, Default, Serialize)]
@@ -109,6 +111,8 @@ struct Draft {
     events: Vec<Arc<Recent>>,
     /// Whether there are events between `since` and the first of `events`.
     limited: bool,
+    /// Whether something may have been said about one of `events`.
+    is_spoken_about: bool,
     /// What changed in its state since, when it was asked for.
     changes: Vec<stream::StateChangeRow>,
     /// Whether somebody came, went or changed their name since.
@@ -125,6 +129,7 @@ impl Draft {
             since,
             events: Vec::new(),
             limited: false,
+            is_spoken_about: true,
             changes: Vec::new(),
             has_moves: false,
             hides_state: false,
@@ -170,9 +175,13 @@ struct Memberships {
 }
 
 impl Answer<'_> {
-    /// All rooms of the answer.
-    pub(super) async fn rooms(&self, since: Option<Token>) -> Result<(Rooms, Moves)> {
-        let mut rooms = Rooms::default();
+    /// All rooms of the answer, with the account data of theirs. Returns who came and went in them.
+    pub(super) async fn rooms(
+        &self,
+        since: Option<Token>,
+        account_data: &[AccountData],
+        response: &mut Response,
+    ) -> Result<Moves> {
         let memberships = self.memberships(since.is_none()).await?;
         let nows = self.sync.from.timeline.now_many(&memberships.joined.iter().copied().collect::<Vec<_>>()).await?;
         let nows: BTreeMap<i64, Arc<RoomNow>> = nows
@@ -181,34 +190,51 @@ impl Answer<'_> {
             .map(|now| (now.nid, now))
             .collect();
         let (drafts, moves) = self.drafts(&nows, &memberships).await?;
-        let unread = {
-            let concerned: Vec<&RoomNow> = drafts.iter().map(|d| &*d.now).collect();
-            unread::count(&self.sync.cx, &self.sync.from.push_rules, self.request.user.nid, &concerned).await?
-        };
         let ephemeral = self.ephemeral(&nows, since).await?;
-        let heroes = self.heroes(&drafts).await?;
+        let mut heroes = self.heroes(&drafts).await?;
+        // Rooms whose timeline is quiet are there for what else is new about them.
+        let mut quiet: BTreeSet<i64> = ephemeral.keys().copied().collect();
+        quiet.extend(account_data.iter().map(|row| row.room_nid).filter(|nid| nows.contains_key(nid)));
         for draft in &drafts {
-            let mut joined = self.joined(draft).await?;
-            joined.summary.heroes = heroes.get(&draft.now.nid).cloned();
-            self.put_counts(&mut joined, unread.get(&draft.now.nid)).await?;
-            rooms.join.insert(draft.now.room_id.to_string(), joined);
+            quiet.remove(&draft.now.nid);
+        }
+        let quiet = quiet.iter().filter_map(|nid| nows.get(nid)).map(|now| &**now);
+        let told: Vec<&RoomNow> = drafts.iter().map(|draft| &*draft.now).chain(quiet).collect();
+        let unread = self.unread(&told).await?;
+        let roots = self.thread_roots(&unread).await?;
+        let join = &mut response.rooms.join;
+        for drafts in drafts.chunks(ROOMS_AT_ONCE) {
+            let reader = self.reader();
+            let Gathered { around, of_rooms } = self.gather(&reader, drafts).await?;
+            for (draft, parts) in drafts.iter().zip(&of_rooms) {
+                let mut joined = self.joined(draft, &reader, parts, &around)?;
+                joined.summary.heroes = heroes.remove(&draft.now.nid);
+                join.insert(draft.now.room_id.to_string(), joined);
+            }
+        }
+        for now in told {
+            let joined = join.entry(now.room_id.to_string()).or_default();
+            if let Some(unread) = unread.get(&now.nid) {
+                self.put_counts(joined, unread, &roots);
+            }
         }
         for (nid, events) in ephemeral {
-            let Some(now) = nows.get(&nid) else { continue };
-            if !rooms.join.contains_key(now.room_id.as_str()) {
-                let quiet = self.quiet_room(now).await?;
-                rooms.join.insert(now.room_id.to_string(), quiet);
-            }
-            if let Some(joined) = rooms.join.get_mut(now.room_id.as_str()) {
+            if let Some(joined) = nows.get(&nid).and_then(|now| join.get_mut(now.room_id.as_str())) {
                 joined.ephemeral.events = events;
             }
         }
-        self.others(&memberships, since.is_none(), &mut rooms).await?;
-        Ok((rooms, moves))
+        Self::put_account_data(account_data, &nows, response)?;
+        self.others(&memberships, since.is_none(), &mut response.rooms).await?;
+        Ok(moves)
+    }
+
+    async fn unread(&self, rooms: &[&RoomNow]) -> Result<HashMap<i64, unread::Unread>> {
+        let Self { sync, request, entry, until, .. } = self;
+        let reader = unread::Reader { user: &request.user, entry, until: *until };
+        sync.unread.count(&sync.cx, &sync.from.push_rules, &sync.from.timeline, &reader, rooms).await
     }
 
     async fn memberships(&self, is_first: bool) -> Result<Memberships> {
-        let rows = self.sync.watch.memberships(self.entry).await?;
         let mut found = Memberships {
             joined: BTreeSet::new(),
             new: HashSet::new(),
@@ -216,16 +242,18 @@ impl Answer<'_> {
             invited: Vec::new(),
             knocked: Vec::new(),
         };
+        let user_id = self.request.user.user_id.as_str();
+        let key = match !is_first && self.entry.membership_changed_since(self.since) {
+            true => self.sync.cx.numbers.state_key_if_known(kind::MEMBER, user_id).await?,
+            false => None,
+        };
+        let (rows, changes) = match key {
+            Some(key) => self.sync.watch.changed_memberships(self.entry, key, self.since, self.until).await?,
+            None => (self.sync.watch.memberships(self.entry).await?, Vec::new()),
+        };
         let mut changed: HashMap<i64, (i64, Option<i64>)> = HashMap::new();
-        if !is_first && self.entry.own_changed_since(self.since) {
-            let user_id = self.request.user.user_id.as_str();
-            if let Some(key) = self.sync.cx.numbers.state_key_if_known(kind::MEMBER, user_id).await? {
-                let mut tx = self.sync.cx.store.read().await?;
-                for row in stream::key_changes(&mut tx, key, self.since, self.until).await? {
-                    let first = changed.entry(row.change.room_nid).or_insert((row.pos, row.change.prev_event_nid));
-                    first.0 = row.pos;
-                }
-            }
+        for (room_nid, pos, prev_event_nid) in changes {
+            changed.entry(room_nid).or_insert((pos, prev_event_nid)).0 = pos;
         }
         let before: Vec<i64> = changed.values().filter_map(|(_, prev)| *prev).collect();
         let before = self.sync.from.timeline.events.by_nids(&before).await?;
@@ -290,6 +318,7 @@ impl Answer<'_> {
         }
         let filter = &self.request.filter.room.timeline;
         for draft in &mut drafts {
+            draft.is_spoken_about = may_be_spoken_about(&draft.events);
             self.cut(draft, &Right::Joined).await?;
         }
         // A room that is whole to the client, or whose every new event a filter drops, may have nothing to show.
@@ -347,158 +376,32 @@ impl Answer<'_> {
         Ok(())
     }
 
-    async fn joined(&self, draft: &Draft) -> Result<Joined> {
-        let mut joined = Joined::default();
-        let now = &draft.now;
-        let counts_changed = draft.is_whole() || draft.events.iter().any(|e| e.event.pdu.kind == kind::MEMBER);
-        if counts_changed {
-            joined.summary.joined = Some(now.inhabitants.joined);
-            joined.summary.invited = Some(now.inhabitants.invited);
-        }
-        joined.timeline = self.timeline(draft).await?;
-        let state = self.state(draft).await?;
-        if self.request.use_state_after && self.request.is_unstable_state_after {
-            joined.unstable_state_after = Some(state);
-        } else if self.request.use_state_after {
-            joined.state_after = Some(state);
-        } else {
-            // Older clients read every part of a room unasked, so empty lists are written out.
-            joined.state = Some(state);
-        }
-        Ok(joined)
-    }
-
-    async fn timeline(&self, draft: &Draft) -> Result<Timeline> {
-        let shown: Vec<Shown> =
-            draft.events.iter().map(|e| Shown { event: Arc::clone(&e.event), txn: e.txn.clone() }).collect();
-        // Nothing can have been said yet about the newest event of a room.
-        let bundles = !(draft.events.len() == 1 && draft.events[0].pos >= draft.now.last_pos);
-        let options = Options { room_id: RoomIdShown::No, bundles };
-        let events = self.sync.from.view.render(&self.reader(), &shown, options).await?;
-        let prev_batch = match draft.events.first() {
-            Some(first) => {
-                let (depth, nid) = first.event.place();
-                Some(format!("t{depth}_{nid}"))
-            }
-            None => draft.limited.then(|| format!("s{}", self.until)),
-        };
-        let limited = draft.limited || (draft.is_whole() && self.since > 0);
-        Ok(Timeline { events, limited, prev_batch })
-    }
-
     fn reader(&self) -> Reader {
         let user = &self.request.user;
         let txn_prefix = user.device_id.as_ref().map(|device| txn_prefix(user.nid, device.as_str()));
         Reader { user_id: user.user_id.clone(), nid: user.nid, txn_prefix }
     }
 
-    /// The state before (or, with `state_after`, after) the events shown, as far as the client cannot know it.
-    async fn state(&self, draft: &Draft) -> Result<Events> {
-        let filter = &self.request.filter.room;
-        let timeline = &self.sync.from.timeline;
-        let shown: HashSet<i64> = draft.events.iter().map(|e| e.event.nid).collect();
-        let start = match draft.events.first().and_then(|first| first.event.state_nid) {
-            Some(nid) if !self.request.use_state_after => timeline.snapshots.by_nid(nid).await?,
-            _ => Arc::clone(&draft.now.snapshot),
-        };
-        let mut events: Vec<Arc<Stored>> = if draft.is_whole() {
-            self.whole_state(&start).await?
-        } else {
-            let first_pos = draft.events.first().map_or(i64::MAX, |first| first.pos);
-            let mut newest: BTreeMap<i64, i64> = BTreeMap::new();
-            for row in &draft.changes {
-                if self.request.use_state_after
-                    || draft.hides_state
-                    || row.pos < first_pos
-                    || Some(row.change.cause_nid) != row.change.event_nid
-                {
-                    match row.change.event_nid {
-                        Some(event_nid) => drop(newest.insert(row.change.state_key_nid, event_nid)),
-                        None => drop(newest.remove(&row.change.state_key_nid)),
-                    }
-                }
-            }
-            let nids: Vec<i64> =
-                newest.into_values().filter(|nid| self.request.use_state_after || !shown.contains(nid)).collect();
-            let found = timeline.events.by_nids(&nids).await?;
-            nids.iter().filter_map(|nid| found.get(nid).cloned()).collect()
-        };
-        if filter.is_lazy() {
-            events.extend(self.senders(draft, &start, &events).await?);
+    /// The first events of threads with anything unread, when the client counts threads apart.
+    async fn thread_roots(&self, unread: &HashMap<i64, unread::Unread>) -> Result<HashMap<i64, Arc<Stored>>> {
+        if !self.request.filter.room.timeline.unread_thread_notifications {
+            return Ok(HashMap::new());
         }
-        events.retain(|e| filter.state.wants(&e.pdu.kind, e.pdu.sender.as_str(), e.pdu.content.get()));
-        let shown: Vec<Shown> = events.into_iter().map(Shown::from).collect();
-        let options = Options { room_id: RoomIdShown::No, bundles: false };
-        Ok(Events { events: self.sync.from.view.render(&self.reader(), &shown, options).await? })
+        let roots: Vec<i64> = unread.values().flat_map(|unread| unread.threads.keys().copied()).collect();
+        self.sync.from.timeline.events.by_nids(&roots).await
     }
 
-    /// All of a state, members apart when they come lazily.
-    async fn whole_state(&self, start: &Snapshot) -> Result<Vec<Arc<Stored>>> {
-        let timeline = &self.sync.from.timeline;
-        if !self.request.filter.room.is_lazy() {
-            return timeline.state_events(start).await;
-        }
-        let nids: Vec<i64> = start.state.iter().map(|(key, _)| signed(key.0)).collect();
-        let names = self.sync.cx.numbers.state_key_names(&nids).await?;
-        let own = self.request.user.user_id.as_str();
-        let wanted: Vec<i64> = start
-            .state
-            .iter()
-            .filter(|(key, _)| {
-                names.get(&signed(key.0)).is_some_and(|(kind, key)| &**kind != kind::MEMBER || &**key == own)
-            })
-            .map(|(_, event)| signed(event.0))
-            .collect();
-        let found = timeline.events.by_nids(&wanted).await?;
-        Ok(wanted.iter().filter_map(|nid| found.get(nid).cloned()).collect())
-    }
-
-    /// The members who sent what is shown, as far as this device does not know them.
-    async fn senders(&self, draft: &Draft, start: &Snapshot, known: &[Arc<Stored>]) -> Result<Vec<Arc<Stored>>> {
-        let mut senders: Vec<String> = draft.events.iter().map(|e| e.event.pdu.sender.to_string()).collect();
-        senders.sort_unstable();
-        senders.dedup();
-        senders.retain(|sender| !known.iter().any(|e| e.pdu.is_state(kind::MEMBER, sender)));
-        if !self.request.filter.room.state.include_redundant_members && !draft.is_whole() {
-            senders = self.entry.unknown_members(self.device, draft.now.nid, senders);
-        } else {
-            self.entry.unknown_members(self.device, draft.now.nid, senders.clone());
-        }
-        let mut nids = Vec::with_capacity(senders.len());
-        for sender in &senders {
-            if let Some(key) = self.sync.cx.numbers.state_key_if_known(kind::MEMBER, sender).await?
-                && let Some(event) = start.state.get(StateKeyNumber(u64::try_from(key).unwrap_or_default()))
-            {
-                nids.push(signed(event.0));
-            }
-        }
-        let found = self.sync.from.timeline.events.by_nids(&nids).await?;
-        Ok(nids.iter().filter_map(|nid| found.get(nid).cloned()).collect())
-    }
-
-    /// A room with nothing new in its timeline, for what else is new about it.
-    pub(super) async fn quiet_room(&self, now: &RoomNow) -> Result<Joined> {
-        let unread = unread::count(&self.sync.cx, &self.sync.from.push_rules, self.request.user.nid, &[now]).await?;
-        let mut joined = Joined::default();
-        self.put_counts(&mut joined, unread.get(&now.nid)).await?;
-        Ok(joined)
-    }
-
-    async fn put_counts(&self, joined: &mut Joined, unread: Option<&unread::Unread>) -> Result<()> {
-        let Some(unread) = unread else { return Ok(()) };
+    fn put_counts(&self, joined: &mut Joined, unread: &unread::Unread, roots: &HashMap<i64, Arc<Stored>>) {
         if !self.request.filter.room.timeline.unread_thread_notifications {
             joined.unread_notifications = unread.all();
-            return Ok(());
+            return;
         }
         joined.unread_notifications = unread.main;
-        let roots: Vec<i64> = unread.threads.keys().copied().collect();
-        let roots = self.sync.from.timeline.events.by_nids(&roots).await?;
         for (root, counts) in &unread.threads {
             if let Some(root) = roots.get(root) {
                 joined.unread_thread_notifications.insert(root.pdu.event_id.to_string(), *counts);
             }
         }
-        Ok(())
     }
 
     /// Whom rooms without a name are called by.
@@ -535,6 +438,9 @@ fn needs_changes(draft: &Draft, use_state_after: bool) -> bool {
         || draft.events.iter().any(|e| changes_state(e) && (use_state_after || e.flags & flags::LOCAL == 0))
 }
 
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
+/// Whether there may be relations to one of these events, the newest of their room. What speaks about an event of ours came after
+/// it, so it is among them; about another server's event it may have come before.
+fn may_be_spoken_about(events: &[Arc<Recent>]) -> bool {
+    let speaks = |e: &Arc<Recent>| e.event.pdu.redacts.is_some() || e.event.pdu.content.get().contains("m.relates_to");
+    events.iter().any(|e| e.flags & flags::LOCAL == 0 || speaks(e))
 }

@@ -35,14 +35,19 @@ pub struct Entry {
     pub from: i64,
     /// The last position at which anything concerned them.
     pos: AtomicI64,
-    /// The last at which something of theirs alone changed: account data, to-device, invitations, memberships.
-    own_pos: AtomicI64,
+    /// The last at which their account data changed, or they read something.
+    account_pos: AtomicI64,
+    /// The last at which their memberships or invitations changed.
+    member_pos: AtomicI64,
+    /// The last at which a message to one of their devices came.
+    inbox_pos: AtomicI64,
     /// The last at which the keys of somebody they share a room with changed.
     device_pos: AtomicI64,
     /// Counts typing in their rooms.
     typing: AtomicU64,
     bell: Bell,
-    rooms: RwLock<Option<Arc<Vec<Member>>>>,
+    /// Their memberships, with what `member_pos` was when they were read.
+    rooms: RwLock<Option<(i64, Arc<Vec<Member>>)>>,
     lazy: Mutex<HashSet<(String, i64, String)>>,
 }
 
@@ -64,10 +69,22 @@ impl Entry {
         since >= self.from && self.pos() <= since
     }
 
-    /// Whether something of theirs alone may have changed after `since`.
+    /// Whether their account data may have changed after `since`, or what they have read.
     #[must_use]
-    pub fn own_changed_since(&self, since: i64) -> bool {
-        since < self.from || self.own_pos.load(Ordering::Acquire) > since
+    pub fn account_changed_since(&self, since: i64) -> bool {
+        since < self.from || self.account_pos.load(Ordering::Acquire) > since
+    }
+
+    /// Whether their memberships or invitations may have changed after `since`.
+    #[must_use]
+    pub fn membership_changed_since(&self, since: i64) -> bool {
+        since < self.from || self.member_pos.load(Ordering::Acquire) > since
+    }
+
+    /// Whether messages to their devices may have come after `since`.
+    #[must_use]
+    pub fn inbox_changed_since(&self, since: i64) -> bool {
+        since < self.from || self.inbox_pos.load(Ordering::Acquire) > since
     }
 
     /// Whether keys of people they share rooms with may have changed after `since`.
@@ -187,7 +204,9 @@ impl Watch {
                 user_nid,
                 from: self.heard.load(Ordering::Acquire),
                 pos: AtomicI64::new(0),
-                own_pos: AtomicI64::new(0),
+                account_pos: AtomicI64::new(0),
+                member_pos: AtomicI64::new(0),
+                inbox_pos: AtomicI64::new(0),
                 device_pos: AtomicI64::new(0),
                 typing: AtomicU64::new(0),
                 bell: Bell::new(),
@@ -204,18 +223,40 @@ impl Watch {
     /// The database's.
     pub async fn memberships(&self, entry: &Entry) -> Result<Arc<Vec<Member>>> {
         let known = entry.rooms.read().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(rooms) = known {
+        let member_pos = entry.member_pos.load(Ordering::Acquire);
+        if let Some((read_at, rooms)) = known
+            && read_at == member_pos
+        {
             return Ok(rooms);
         }
-        let own_pos = entry.own_pos.load(Ordering::Acquire);
         let rooms = members::of_user(&mut self.cx.store.read().await?, entry.user_nid).await?;
         let rooms = Arc::new(rooms);
-        let mut slot = entry.rooms.write().unwrap_or_else(PoisonError::into_inner);
-        // A change that came while we read would be forgotten otherwise.
-        if entry.own_pos.load(Ordering::Acquire) == own_pos {
-            *slot = Some(Arc::clone(&rooms));
-        }
+        remember(entry, member_pos, &rooms);
         Ok(rooms)
+    }
+
+    /// The memberships of a user, and the changes of them in `since < pos <= until`: (room, position, member event before).
+    /// `state_key_nid` is that of the user's member events.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn changed_memberships(
+        &self,
+        entry: &Entry,
+        state_key_nid: i64,
+        since: i64,
+        until: i64,
+    ) -> Result<(Arc<Vec<Member>>, Vec<(i64, i64, Option<i64>)>)> {
+        let member_pos = entry.member_pos.load(Ordering::Acquire);
+        let mut tx = self.cx.store.read().await?;
+        let rows = members::of_user_since(&mut tx, entry.user_nid, state_key_nid, since, until).await?;
+        drop(tx);
+        let changes = rows.iter().filter_map(|row| Some((row.member.room_nid, row.pos?, row.prev_event_nid))).collect();
+        let mut rooms: Vec<Member> = rows.into_iter().map(|row| row.member).collect();
+        rooms.dedup_by_key(|member| member.room_nid);
+        let rooms = Arc::new(rooms);
+        remember(entry, member_pos, &rooms);
+        Ok((rooms, changes))
     }
 
     /// Whether nothing concerned the user after `since`, as far as the news have come.
@@ -249,11 +290,16 @@ impl Watch {
         for room_nid in &change.receipt_rooms {
             self.receipts.lock().unwrap_or_else(PoisonError::into_inner).insert(*room_nid, change.last);
         }
-        for user_nid in &change.users {
-            if let Some(entry) = self.lock().get(user_nid).cloned() {
-                entry.own_pos.fetch_max(change.last, Ordering::AcqRel);
-                *entry.rooms.write().unwrap_or_else(PoisonError::into_inner) = None;
-                entry.bump(change.last);
+        for (users, pos) in [
+            (&change.users, (|entry| &entry.account_pos) as fn(&Entry) -> &AtomicI64),
+            (&change.members, |entry| &entry.member_pos),
+            (&change.inboxes, |entry| &entry.inbox_pos),
+        ] {
+            for user_nid in users {
+                if let Some(entry) = self.lock().get(user_nid).cloned() {
+                    pos(&entry).fetch_max(change.last, Ordering::AcqRel);
+                    entry.bump(change.last);
+                }
             }
         }
         let rooms = change.rooms.iter().map(|(nid, _)| nid);
@@ -339,5 +385,13 @@ impl Watch {
         for entry in entries {
             act(&entry);
         }
+    }
+}
+
+/// Keep a user's memberships in memory, unless they changed since they were read.
+fn remember(entry: &Entry, member_pos: i64, rooms: &Arc<Vec<Member>>) {
+    let mut slot = entry.rooms.write().unwrap_or_else(PoisonError::into_inner);
+    if entry.member_pos.load(Ordering::Acquire) == member_pos {
+        *slot = Some((member_pos, Arc::clone(rooms)));
     }
 }

@@ -246,11 +246,21 @@ impl Timeline {
     ///
     /// # Errors
     /// The database's; [`crate::Error::Internal`] for a room without a create event.
-    pub async fn powers(&self, now: &RoomNow) -> Result<Powers> {
+    pub async fn powers(&self, now: &RoomNow) -> Result<Arc<Powers>> {
         let create = self.state_event(now, kind::CREATE, "").await?;
         let levels = self.state_event(now, kind::POWER_LEVELS, "").await?;
         let create = create.ok_or_else(|| crate::Error::internal("a room without a create event"))?;
-        Ok(Powers::new(&create.pdu, levels.as_ref().map(|e| &*e.pdu), now.rules))
+        let key = (create.nid, levels.as_ref().map_or(0, |levels| levels.nid));
+        // A redacted event says less than it did, and is read anew.
+        let is_whole = !create.has(flags::REDACTED) && levels.as_ref().is_none_or(|e| !e.has(flags::REDACTED));
+        if let Some(powers) = self.powers.get(&key).filter(|_| is_whole) {
+            return Ok(powers);
+        }
+        let powers = Arc::new(Powers::new(&create.pdu, levels.as_ref().map(|e| &*e.pdu), now.rules));
+        if is_whole {
+            self.powers.insert(key, Arc::clone(&powers));
+        }
+        Ok(powers)
     }
 }
 

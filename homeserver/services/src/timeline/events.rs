@@ -195,6 +195,9 @@ impl Events {
     /// # Errors
     /// [`Error::NotFound`], or the database's.
     pub async fn by_nid(&self, nid: i64) -> Result<Arc<Stored>> {
+        if let Some(event) = self.in_memory(nid) {
+            return Ok(event);
+        }
         self.by_nids(&[nid]).await?.remove(&nid).ok_or(Error::NotFound("event"))
     }
 
@@ -225,6 +228,9 @@ impl Events {
     /// # Errors
     /// The database's.
     pub async fn by_id(&self, id: &EventId) -> Result<Option<Arc<Stored>>> {
+        if let Some(event) = self.nids.get(id).and_then(|nid| self.by_nid.get(&nid)) {
+            return Ok(Some(event));
+        }
         Ok(self.by_ids(&[id.to_owned()]).await?.remove(id))
     }
 

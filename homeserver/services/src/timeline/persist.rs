@@ -297,6 +297,9 @@ fn advance(now: &RoomNow, from: i64) -> Advance {
 async fn write(tx: &mut Tx, batch: &[Item]) -> Result<()> {
     let mut facts: BTreeMap<i64, &Arc<RoomNow>> = BTreeMap::new();
     let mut marks: BTreeMap<(i64, i64, i64), ReadMark> = BTreeMap::new();
+    let mut members: MembersNow<'_> = BTreeMap::new();
+    let mut state_changes: Vec<StateChange> = Vec::new();
+    let mut push_items: Vec<PushItem> = Vec::new();
     let mut streamed = Vec::with_capacity(batch.len());
     let mut placed = Vec::new();
     for item in batch {
@@ -304,7 +307,12 @@ async fn write(tx: &mut Tx, batch: &[Item]) -> Result<()> {
         for state in &effects.states {
             states::put(tx, state).await?;
         }
-        write_members(tx, item).await?;
+        members.extend(effects.members.iter().map(|(user_nid, membership, event_nid)| {
+            ((item.cell.nid, *user_nid), Some((membership.as_str(), *event_nid)))
+        }));
+        members.extend(effects.members_gone.iter().map(|user_nid| ((item.cell.nid, *user_nid), None)));
+        state_changes.extend(&effects.state_changes);
+        push_items.extend(effects.push_items.iter().cloned());
         if effects.facts {
             facts.insert(item.cell.nid, &item.after);
         }
@@ -325,11 +333,9 @@ async fn write(tx: &mut Tx, batch: &[Item]) -> Result<()> {
         if !item.event.has(flags::LOCAL) {
             events::found(tx, item.cell.nid, item.event.pdu.event_id.as_str()).await?;
         }
-        timeline::put_state_changes(tx, &effects.state_changes).await?;
         for user_nid in &effects.newcomers {
             receipts::enter_room(tx, *user_nid, item.cell.nid, item.event.nid, THREADS_MARKED_MAX).await?;
         }
-        timeline::put_push_items(tx, &effects.push_items).await?;
         for mark in &effects.read_marks {
             marks.insert((mark.user_nid, mark.room_nid, mark.thread_nid), *mark);
         }
@@ -339,6 +345,18 @@ async fn write(tx: &mut Tx, batch: &[Item]) -> Result<()> {
             (Write::Place, row) => placed.push((&item.event, row)),
         }
     }
+    write_members(tx, members).await?;
+    for item in batch {
+        // Their servers may tell us nothing of their devices from now on: our copies are to be fetched anew.
+        if !item.effects.strangers_gone.is_empty() {
+            remote_device_lists::outdate(tx, &item.effects.strangers_gone).await?;
+        }
+        if item.effects.is_deserted {
+            remote_device_lists::outdate_in_room(tx, item.cell.nid).await?;
+        }
+    }
+    timeline::put_state_changes(tx, &state_changes).await?;
+    timeline::put_push_items(tx, &push_items).await?;
     for now in facts.values() {
         rooms::put_facts(tx, &now.facts).await?;
     }
@@ -356,32 +374,18 @@ async fn write(tx: &mut Tx, batch: &[Item]) -> Result<()> {
     Ok(())
 }
 
-async fn write_members(tx: &mut Tx, item: &Item) -> Result<()> {
-    let rows: Vec<NewMember<'_>> = item
-        .effects
-        .members
-        .iter()
-        .map(|(user_nid, membership, event_nid)| NewMember {
-            room_nid: item.cell.nid,
-            user_nid: *user_nid,
-            membership,
-            event_nid: *event_nid,
-        })
-        .collect();
-    if !rows.is_empty() {
-        members::put(tx, &rows).await?;
+/// The last word of a batch on each member: their membership and member event, or that their entry went away.
+type MembersNow<'a> = BTreeMap<(i64, i64), Option<(&'a str, i64)>>;
+
+async fn write_members(tx: &mut Tx, now: MembersNow<'_>) -> Result<()> {
+    let mut rows = Vec::with_capacity(now.len());
+    for ((room_nid, user_nid), member) in now {
+        match member {
+            Some((membership, event_nid)) => rows.push(NewMember { room_nid, user_nid, membership, event_nid }),
+            None => members::remove(tx, room_nid, user_nid).await?,
+        }
     }
-    for user_nid in &item.effects.members_gone {
-        members::remove(tx, item.cell.nid, *user_nid).await?;
-    }
-    // Their servers may tell us nothing of their devices from now on: our copies are to be fetched anew.
-    if !item.effects.strangers_gone.is_empty() {
-        remote_device_lists::outdate(tx, &item.effects.strangers_gone).await?;
-    }
-    if item.effects.is_deserted {
-        remote_device_lists::outdate_in_room(tx, item.cell.nid).await?;
-    }
-    Ok(())
+    Ok(members::put(tx, &rows).await?)
 }
 
 /// The events of a batch that were stored before and changed, with their flags now.
@@ -429,7 +433,7 @@ fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
         if !item.effects.members.is_empty() || !item.effects.members_gone.is_empty() {
             change.member_rooms.push(item.cell.nid);
         }
-        change.users.extend(&item.effects.users);
+        change.members.extend(&item.effects.users);
         for event in &item.effects.redacted {
             all_events.put(Arc::clone(event));
         }

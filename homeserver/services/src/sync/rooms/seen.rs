@@ -75,26 +75,29 @@ impl Answer<'_> {
         if self.since == 0 {
             return Ok(moves);
         }
+        let (mut changed, mut newcomers): (Vec<i64>, Vec<&UserId>) = (Vec::new(), Vec::new());
         for draft in drafts {
             if draft.is_whole() {
                 moves.happened = true;
                 moves.new_rooms.push(draft.now.nid);
                 continue;
             }
-            let changed: Vec<i64> = draft.changes.iter().map(|row| row.change.state_key_nid).collect();
+            moves.happened |= draft.has_moves;
+            changed.extend(draft.changes.iter().map(|row| row.change.state_key_nid));
+            let joins = draft
+                .events
+                .iter()
+                .map(|e| &e.event.pdu)
+                .filter(|pdu| pdu.kind == kind::MEMBER && facts::membership(pdu) == MembershipState::Join);
+            newcomers.extend(joins.filter_map(|pdu| <&UserId>::try_from(pdu.state_key.as_deref()?).ok()));
+        }
+        if !moves.happened && !changed.is_empty() {
             let names = self.sync.cx.numbers.state_key_names(&changed).await?;
-            moves.happened |= draft.has_moves || names.values().any(|(kind, _)| &**kind == kind::MEMBER);
-            for e in &draft.events {
-                let pdu = &e.event.pdu;
-                if pdu.kind != kind::MEMBER || facts::membership(pdu) != MembershipState::Join {
-                    continue;
-                }
-                if let Some(user) = pdu.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok())
-                    && let Some(nid) = self.sync.cx.numbers.user_if_known(user).await?
-                {
-                    moves.newcomers.insert(nid);
-                }
-            }
+            moves.happened = names.values().any(|(kind, _)| &**kind == kind::MEMBER);
+        }
+        if !newcomers.is_empty() {
+            let known = self.sync.cx.numbers.users_if_known(&newcomers).await?;
+            moves.newcomers.extend(known.into_iter().map(|(_, nid)| nid));
         }
         Ok(moves)
     }
