@@ -196,6 +196,34 @@ async fn it_is_told_of_rooms_its_users_are_in_from_their_join_on() {
     assert_eq!(bodies(&second), ["after"]);
 }
 
+/// Method: one who is told later holds the news up, as a busy machine does, until the transaction has come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn it_is_told_even_if_its_worker_wakes_before_everybody_has_heard() {
+    let mut bridge = Bridge::start().await;
+    let server = server_with(bridge.registration(&json!({}))).await;
+    let room = room(&server, &irc_bob()).await;
+    let mut told = bridge.next_events().await;
+    while told.len() < 4 {
+        told.extend(bridge.next_events().await);
+    }
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    server.context.notify.on_change(move |_| {
+        // Ends when the test lets go of its end.
+        let _ = held.lock().unwrap().recv();
+    });
+
+    let saying = tokio::spawn({
+        let (server, room) = (server.clone(), room.clone());
+        async move { says(&server, &room, &irc_bob(), "urgent").await }
+    });
+    let came = tokio::time::timeout(std::time::Duration::from_secs(20), bridge.next_events()).await;
+    drop(release);
+    saying.await.unwrap();
+
+    assert_eq!(bodies(&came.expect("the transaction comes")), ["urgent"]);
+}
+
 #[tokio::test]
 async fn it_is_told_only_the_event_types_it_wants() {
     let mut bridge = Bridge::start().await;

@@ -3,6 +3,8 @@
 //! Counted is what the request's own task runs ([`storage::store::counted`]), so workers that wake meanwhile do not matter. A
 //! warm send is counted in `services/tests/timeline.rs`: its statements run in the writer's task.
 
+#![allow(clippy::disallowed_methods, reason = "tests take the address of a database from the environment")]
+
 mod fixture;
 
 use fixture::{Client, TestServer, settings};

@@ -1,67 +1,18 @@
 //! Listeners under what strangers send: raw sockets against the real layers and the real router.
 
 mod fixture;
+mod listening;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{Router, routing::get};
-use fixture::TestServer;
-use homeserver::serve::{self, Listener, Settings, Stopping, tls};
+use homeserver::serve::{self, Settings, Stopping, tls};
+use listening::{Listening, parts};
 use ruma::server_name;
-use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     sync::Notify,
 };
-
-/// Patience of the listeners here: what is slower is cut off.
-const PATIENCE: Duration = Duration::from_millis(100);
-
-struct Listening {
-    listener: Listener,
-    stopping: Stopping,
-}
-
-impl Listening {
-    fn with(router: Router, settings: &Settings) -> Self {
-        let stopping = Stopping::default();
-        let socket = serve::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        Self { listener: serve::serve(socket, None, router, settings, &stopping).unwrap(), stopping }
-    }
-
-    async fn homeserver() -> Self {
-        let settings = Settings { header_timeout: PATIENCE, body_pause_max: PATIENCE, ..Settings::default() };
-        Self::with(homeserver::app(TestServer::start().await.services), &settings)
-    }
-
-    async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.listener.address).await.unwrap()
-    }
-
-    /// Send bytes as they are, and read until the connection ends.
-    async fn say(&self, bytes: &[u8]) -> String {
-        let mut connection = self.connect().await;
-        // A server that has heard enough may close while we still talk.
-        let _ = connection.write_all(bytes).await;
-        let mut answer = Vec::new();
-        let _ = connection.read_to_end(&mut answer).await;
-        String::from_utf8_lossy(&answer).into_owned()
-    }
-
-    async fn post(&self, path: &str, body: &[u8]) -> (u16, Value) {
-        let head =
-            format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
-        parts(&self.say(&[head.as_bytes(), body].concat()).await)
-    }
-}
-
-/// Status and JSON body of an answer.
-fn parts(answer: &str) -> (u16, Value) {
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    (status, serde_json::from_str(body).unwrap_or_default())
-}
 
 #[tokio::test]
 async fn a_body_that_is_not_json_is_refused_in_the_specifications_words() {

@@ -161,7 +161,9 @@ impl History {
             told: format!("history {seed}\n"),
         };
         for number in 0..2 {
-            let made = history.users[0].post("/_matrix/client/v3/createRoom", json!({ "preset": "public_chat" })).await;
+            // The clock stands: what tells the rooms of one user apart is their content.
+            let wish = json!({ "preset": "public_chat", "creation_content": { "org.example.number": number } });
+            let made = history.users[0].post("/_matrix/client/v3/createRoom", wish).await;
             let id = made.ok()["room_id"].as_str().unwrap().to_owned();
             history.rooms.push(Room { id, ..Room::default() });
             // What came before the first look counts for nobody.

@@ -149,6 +149,8 @@ async function signOut() { lobby.forget(); await matrix.logout(); await showDoor
 const query = new URLSearchParams(location.search);
 const invited = query.get('room') ? { room: query.get('room'), via: query.getAll('via') } : null;
 let asksToRegister = false, registration = null;
+/** The tab that somebody pressed, perhaps before the server said whether it lets people register. */
+let pressed = null;
 function chooseTab(register) {
   asksToRegister = register && Boolean(registration);
   $('tabnew').setAttribute('aria-selected', asksToRegister); $('tabold').setAttribute('aria-selected', !asksToRegister);
@@ -173,7 +175,7 @@ async function showDoor() {
   const links = (registration?.terms ?? []).map(({ name, url }) => Object.assign(document.createElement('a'), { textContent: name || url, href: /^https?:/.test(url) ? url : '#', target: '_blank', rel: 'noopener' }));
   $('termslinks').replaceChildren(...links.flatMap((link, n) => n ? [', ', link] : [link]));
   document.querySelector('.tabs').hidden = !registration;
-  chooseTab(true);
+  chooseTab(pressed !== 'tabold');
 }
 async function signIn() {
   const [base, user, password] = [$('homeserver').value, $('user').value.trim(), $('password').value];
@@ -186,9 +188,8 @@ async function signIn() {
 
 $('homeserver').value = query.get('homeserver') || location.origin;
 $('homeserver').onchange = () => showDoor();
-$('tabnew').onclick = () => chooseTab(true);
-$('tabold').onclick = () => chooseTab(false);
-document.querySelector('.tabs').onkeydown = ({ key }) => { if (key === 'ArrowLeft' || key === 'ArrowRight') { chooseTab(!asksToRegister); $(asksToRegister ? 'tabnew' : 'tabold').focus(); } };
+$('tabnew').onclick = $('tabold').onclick = event => { pressed = event.currentTarget.id; chooseTab(pressed === 'tabnew'); };
+document.querySelector('.tabs').onkeydown = ({ key }) => { if (key === 'ArrowLeft' || key === 'ArrowRight') { chooseTab(!asksToRegister); pressed = asksToRegister ? 'tabnew' : 'tabold'; $(pressed).focus(); } };
 $('form').onsubmit = event => { event.preventDefault(); busy(signIn); };
 $('makeform').onsubmit = event => { event.preventDefault(); go({ create: true, name: $('newname').value.trim(), listed: $('listed').checked }); };
 $('joinform').onsubmit = event => { event.preventDefault(); if ($('room').value.trim()) go(target($('room').value)); };

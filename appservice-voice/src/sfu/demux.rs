@@ -65,18 +65,19 @@ fn stun(datagram: &[u8]) -> Option<Datagram<'_>> {
     if u16_at(header, 0)? != STUN_BINDING_REQUEST {
         return None;
     }
+    let mut username = None;
     while !attributes.is_empty() {
         let (kind, length) = (u16_at(attributes, 0)?, usize::from(u16_at(attributes, 2)?));
         let value = attributes.get(4..4 + length)?;
-        if kind == STUN_USERNAME {
-            let username = std::str::from_utf8(value).ok()?;
-            let (ufrag, _) = username.split_once(':')?;
-            let valid = !ufrag.is_empty() && ufrag.len() <= UFRAG_LEN_MAX;
-            return valid.then_some(Datagram::StunRequest { ufrag });
+        // Of two user names we might believe one and the check of the credentials the other.
+        if kind == STUN_USERNAME && username.replace(value).is_some() {
+            return None;
         }
         attributes = attributes.get(4 + length.next_multiple_of(4)..)?;
     }
-    None
+    let (ufrag, _) = std::str::from_utf8(username?).ok()?.split_once(':')?;
+    let is_valid = !ufrag.is_empty() && ufrag.len() <= UFRAG_LEN_MAX;
+    is_valid.then_some(Datagram::StunRequest { ufrag })
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -226,6 +227,17 @@ mod tests {
 
         assert_eq!(classify(&datagram), Datagram::Unknown);
         assert_eq!(classify(&binding_request("no colon")), Datagram::Unknown);
+    }
+
+    #[test]
+    fn a_binding_request_with_two_user_names_is_nobodys() {
+        let mut datagram = binding_request("ours:theirs");
+        let another = binding_request("others:theirs").split_off(STUN_HEADER_LEN);
+        datagram.extend(another);
+        let length = u16::try_from(datagram.len() - STUN_HEADER_LEN).unwrap();
+        datagram[2..4].copy_from_slice(&length.to_be_bytes());
+
+        assert_eq!(classify(&datagram), Datagram::Unknown);
     }
 
     #[test]

@@ -129,6 +129,21 @@ impl AccountData {
         self.publish(tx, user.nid).await
     }
 
+    /// Put the tags of a room on another, where that has none.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn carry_tags_over(&self, user: &User, from_nid: i64, to_nid: i64) -> Result<()> {
+        let mut tx = self.cx.store.begin().await?;
+        let known = account_data::in_rooms(&mut tx, user.nid, &[from_nid, to_nid], i64::MAX).await?;
+        let tags_of = |nid| known.iter().find(|row| row.room_nid == nid && row.kind == TAG);
+        match (tags_of(from_nid), tags_of(to_nid)) {
+            (Some(tags), None) => account_data::put(&mut tx, user.nid, to_nid, TAG, &tags.body).await?,
+            _ => return Ok(tx.rollback().await?),
+        }
+        self.publish(tx, user.nid).await
+    }
+
     async fn store(&self, user_nid: i64, room_nid: i64, kind: &str, content: &Map<String, Value>) -> Result<()> {
         let body = serde_json::to_string(content).map_err(Error::internal)?;
         if body.len() > CONTENT_BYTES_MAX {

@@ -9,7 +9,7 @@
 mod edus;
 mod fetch;
 mod judge;
-mod retracted;
+pub(crate) mod retracted;
 mod transactions;
 
 use std::{

@@ -23,7 +23,10 @@ use ruma::{
     events::room::member::MembershipState,
     serde::JsonObject,
 };
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
 use storage::invitations::{self, Invitation};
 
 use crate::{
@@ -32,7 +35,7 @@ use crate::{
         Federation,
         client::{Terms, failure},
     },
-    incoming::{How, Incoming, Room, Taken},
+    incoming::{How, Incoming, Room, Taken, retracted::version_of},
     notify::Change,
     one_at_a_time::OneAtATime,
     resident::{Resident, shown_outside},
@@ -243,9 +246,31 @@ impl Joining {
                 Err(error) => tracing::info!(%server, room = %room_id, %error, "a leave was not taken"),
             }
         }
-        let mut ended = invitation;
-        ended.membership = "leave".to_owned();
-        self.put_invitation(&ended).await
+        match self.lonely_leave(&invitation, user, room_id, content)? {
+            Some(leave) => self.incoming.end_invitation(invitation, &leave).await,
+            None => {
+                let (membership, state) = ("leave".to_owned(), "[]".to_owned());
+                self.put_invitation(&Invitation { membership, state, ..invitation }).await
+            }
+        }
+    }
+
+    /// The leave of a user whose leave no server takes, for their own clients: it follows the invitation. `None` when the room's
+    /// version is not known.
+    fn lonely_leave(
+        &self,
+        invitation: &Invitation,
+        user: &UserId,
+        room_id: &RoomId,
+        content: &JsonObject,
+    ) -> Result<Option<Pdu>> {
+        let Some(version) = version_of(&invitation.state) else { return Ok(None) };
+        let Ok(rules) = versions::rules(&version) else { return Ok(None) };
+        let Ok(invited) = Pdu::from_remote(invitation.event.as_bytes(), rules) else { return Ok(None) };
+        let template = json!({ "prev_events": [invited.event_id()], "auth_events": [invited.event_id()] });
+        let event = to_raw_value(&template).map_err(Error::internal)?;
+        let prepared = Prepared { version, rules, event };
+        self.complete(&prepared, user, room_id, MembershipState::Leave, content.clone()).map(Some)
     }
 
     async fn leave_through(

@@ -234,7 +234,8 @@ impl Services {
         let ignored = ignored::Ignored::start(cx.clone());
         let registry = appservices.registry().clone();
         let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored.clone(), registry);
-        let relations = relations::Relations::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
+        let relations =
+            relations::Relations::new(cx.clone(), timeline.clone(), view.clone(), reading.clone(), incoming.clone());
         let directory = directory::Directory::new(cx.clone(), timeline.clone(), reading.clone(), appservices.clone());
         directory.connect_remote(Arc::new(federation::remote_directory::Asking::new(federation.client().clone())));
         let spaces = spaces::Spaces::new(cx.clone(), timeline.clone());
@@ -251,11 +252,15 @@ impl Services {
             joining: joining.clone(),
             incoming: incoming.clone(),
             directory: directory.clone(),
+            account_data: account_data.clone(),
+            push: push.clone(),
         };
         let rooms = rooms::Rooms::start(cx.clone(), settings.rooms, sources).await?;
         let sources = sync::Sources {
             timeline: timeline.clone(),
             view: view.clone(),
+            reading: reading.clone(),
+            ignored: ignored.clone(),
             push_rules: push_rules.clone(),
             receipts: receipts.clone(),
             typing: typing.clone(),

@@ -99,6 +99,12 @@ pub struct Shown {
 }
 
 impl Seen {
+    /// Whether anything was ever heard of the user.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.last_active_ms > 0 || self.presence != PresenceState::Offline || self.status_msg.is_some()
+    }
+
     fn offline() -> Self {
         Self { presence: PresenceState::Offline, status_msg: None, last_active_ms: 0, currently_active: false }
     }

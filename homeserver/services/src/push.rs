@@ -6,8 +6,11 @@ pub mod gateway;
 pub mod notifications;
 
 use ruma::{
-    UserId,
-    push::{Action, AnyPushRule, InsertPushRuleError, NewPushRule, RemovePushRuleError, RuleKind, Ruleset},
+    RoomId, UserId,
+    push::{
+        Action, AnyPushRule, EventMatchConditionData, InsertPushRuleError, NewConditionalPushRule, NewPushRule,
+        NewSimplePushRule, PushCondition, RemovePushRuleError, RuleKind, Ruleset,
+    },
 };
 use storage::{push_rules as rules_table, pushers as table, pushers::Pusher};
 use url::Url;
@@ -16,7 +19,7 @@ use crate::{
     Context, Error, Result,
     accounts::User,
     notify::{Change, Whisper},
-    push_rules::{self, FORGET_RULES, Rules},
+    push_rules::{self, FORGET_RULES, Rules, content},
     timeline::Timeline,
 };
 
@@ -147,6 +150,38 @@ impl Push {
         .await
     }
 
+    /// Let what a user said of one room hold for another of which they said nothing yet.
+    ///
+    /// # Errors
+    /// The database's; [`Error::TooLarge`].
+    pub async fn carry_over(&self, user: &User, from: &RoomId, to: &RoomId) -> Result<()> {
+        let rules = self.rules(user).await?;
+        if let Some(rule) = rules.room.get(from.as_str())
+            && !rules.room.contains(to.as_str())
+        {
+            let new = NewPushRule::Room(NewSimplePushRule::new(to.to_owned(), rule.actions.clone()));
+            self.put_rule(user, new, None, None).await?;
+            if !rule.enabled {
+                self.set_enabled(user, RuleKind::Room, to.as_str(), false).await?;
+            }
+        }
+        // Clients mute a room by a rule that overrides all others and bears the room's id.
+        if let Some(rule) = rules.override_.get(from.as_str()).filter(|rule| rule.enabled)
+            && !rules.override_.contains(to.as_str())
+        {
+            let conditions = rule.conditions.iter().cloned().map(|condition| match condition {
+                PushCondition::EventMatch(EventMatchConditionData { key, pattern, .. }) if pattern == from.as_str() => {
+                    PushCondition::EventMatch(EventMatchConditionData::new(key, to.to_string()))
+                }
+                other => other,
+            });
+            let conditions = conditions.collect();
+            let new = NewConditionalPushRule::new(to.to_string(), conditions, rule.actions.clone());
+            self.put_rule(user, NewPushRule::Override(new), None, None).await?;
+        }
+        Ok(())
+    }
+
     /// Change a user's rules; clients often change several at once, so the change is made on what is stored at that moment.
     async fn change(&self, user: &User, change: impl Fn(&mut Ruleset) -> Result<()>) -> Result<()> {
         for _ in 0..ATTEMPTS_MAX {
@@ -265,10 +300,6 @@ impl Push {
     fn pushers_changed(&self) {
         self.cx.notify.whisper(&Whisper::Forget(FORGET_PUSHERS.to_owned(), String::new()));
     }
-}
-
-fn content(rules: &Ruleset) -> String {
-    serde_json::json!({ "global": rules }).to_string()
 }
 
 fn check(pusher: &NewPusher) -> Result<()> {

@@ -46,6 +46,8 @@ const USERS_MAX: usize = 100_000;
 const MODES_MAX: usize = 10_000;
 /// After so long a ruleset is read again: a whisper of another instance may have been lost.
 const AGE_MAX_MS: u64 = 5 * 60 * 1000;
+/// The account data in which users' clients see their rules.
+pub(crate) const RULES: &str = "m.push_rules";
 /// Family of [`Whisper::Forget`] for rulesets; its key is the user's number.
 pub(crate) const FORGET_RULES: &str = "push_rules";
 
@@ -509,6 +511,11 @@ fn judge(rules: &Ruleset, event: &FlattenedJson, context: &PushConditionRoomCtx)
         highlight: rule.triggers_highlight(),
         actions: serde_json::to_string(actions).unwrap_or_else(|_| "[]".to_owned()).into(),
     }
+}
+
+/// A ruleset as the content of [`RULES`].
+pub(crate) fn content(rules: &Ruleset) -> String {
+    json!({ "global": rules }).to_string()
 }
 
 /// A stored ruleset with today's defaults; a row that is no ruleset counts as none.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use room::event::RoomIdShown;
-use ruma::{EventId, MilliSecondsSinceUnixEpoch, RoomId};
+use ruma::{EventId, MilliSecondsSinceUnixEpoch, RoomId, api::Direction};
 use serde_json::value::RawValue;
 use storage::{
     events::{self, Place},
@@ -16,6 +16,7 @@ use storage::{
 use crate::{
     Context, Error, Result,
     accounts::User,
+    incoming::Incoming,
     place::{BEGIN, END, Token},
     reading::{Access, Reading},
     timeline::{Timeline, events::Stored},
@@ -69,13 +70,14 @@ pub struct Relations {
     timeline: Timeline,
     view: View,
     reading: Reading,
+    incoming: Incoming,
 }
 
 impl Relations {
     /// From these.
     #[must_use]
-    pub fn new(cx: Context, timeline: Timeline, view: View, reading: Reading) -> Self {
-        Self { cx, timeline, view, reading }
+    pub fn new(cx: Context, timeline: Timeline, view: View, reading: Reading, incoming: Incoming) -> Self {
+        Self { cx, timeline, view, reading, incoming }
     }
 
     /// What was said about an event, as far as `user` may see it.
@@ -168,17 +170,35 @@ impl Relations {
         &self,
         user: &User,
         room_id: &RoomId,
-        ts: MilliSecondsSinceUnixEpoch,
+        at: MilliSecondsSinceUnixEpoch,
         is_forward: bool,
     ) -> Result<Arc<Stored>> {
         let access = self.reading.access(user, room_id).await?;
-        let ts = i64::try_from(u64::from(ts.get())).unwrap_or(i64::MAX);
+        let ts = i64::try_from(u64::from(at.get())).unwrap_or(i64::MAX);
         let mut tx = self.cx.store.read().await?;
         let rows = events::by_time(&mut tx, access.now.nid, ts, is_forward, NEAR_MAX).await?;
         drop(tx);
-        let near = self.timeline.events.read(rows).await?;
-        let near = self.reading.visible(&access, near).await?;
-        near.into_iter().next().ok_or(Error::NotFound("event near this time"))
+        let mut near = self.timeline.events.read(rows).await?;
+        near = self.reading.visible(&access, near).await?;
+        near.truncate(1);
+        if access.is_joined() && self.has_gaps(access.now.nid).await? {
+            // What we have may not be the nearest there is.
+            let direction = if is_forward { Direction::Forward } else { Direction::Backward };
+            let elsewhere = self.incoming.nearest_elsewhere(access.now.nid, at, direction).await?;
+            let is_that_way = |event: &Arc<Stored>| {
+                let found = event.pdu.origin_server_ts_ms();
+                if is_forward { found >= at.get().into() } else { found <= at.get().into() }
+            };
+            let elsewhere = elsewhere.into_iter().filter(is_that_way).collect();
+            near.extend(self.reading.visible(&access, elsewhere).await?);
+        }
+        let distance = |event: &Arc<Stored>| event.pdu.origin_server_ts_ms().abs_diff(at.get().into());
+        near.into_iter().min_by_key(distance).ok_or(Error::NotFound("event near this time"))
+    }
+
+    /// Whether events of a room are known that we do not have.
+    async fn has_gaps(&self, room_nid: i64) -> Result<bool> {
+        Ok(!events::missing(&mut self.cx.store.read().await?, room_nid, i64::MAX, 1).await?.is_empty())
     }
 
     async fn shown(&self, access: &Access, events: Vec<Arc<Stored>>) -> Result<Vec<Box<RawValue>>> {

@@ -9,6 +9,7 @@
 //! | `membership` | how does somebody come in, and out again? |
 //! | `members` | who is in a room, and in which rooms is somebody? |
 //! | `throughout` | what changes in all rooms of a user at once? |
+//! | `upgrade` | how does a room of another version take its place? |
 //! | `state`, `send`, `redact` | what may be said? |
 //! | `history` | what was said? |
 //!
@@ -22,6 +23,7 @@ mod redact;
 mod send;
 mod state;
 mod throughout;
+mod upgrade;
 
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ use storage::aliases;
 
 use crate::{
     Context, Error, Result,
+    account_data::AccountData,
     accounts::User,
     appservices::Appservices,
     directory::Directory,
@@ -37,6 +40,7 @@ use crate::{
     incoming::Incoming,
     joining::Joining,
     profiles::Profiles,
+    push::Push,
     reading::Reading,
     timeline::{Timeline, now::RoomNow},
     view::View,
@@ -76,6 +80,10 @@ pub struct Sources {
     pub incoming: Incoming,
     /// What rooms are called.
     pub directory: Directory,
+    /// What users keep about rooms.
+    pub account_data: AccountData,
+    /// What users want to be told of rooms.
+    pub push: Push,
 }
 
 /// Rooms. Cheap to clone.

@@ -26,8 +26,8 @@ use self::{
     watch::{Entry, Watch},
 };
 use crate::{
-    Context, Error, Result, accounts::User, presence::Presence, push_rules::Rules, receipts::Receipts,
-    timeline::Timeline, typing::Typing, view::View,
+    Context, Error, Result, accounts::User, ignored::Ignored, presence::Presence, push_rules::Rules, reading::Reading,
+    receipts::Receipts, timeline::Timeline, typing::Typing, view::View,
 };
 
 /// A client may wait this long for news; a longer wish counts as this.
@@ -163,6 +163,10 @@ pub struct Sources {
     pub timeline: Timeline,
     /// How events are shown.
     pub view: View,
+    /// Who may read what.
+    pub reading: Reading,
+    /// Whom users ignore.
+    pub ignored: Ignored,
     /// Which event notifies whom.
     pub push_rules: Rules,
     /// Who has read what.
@@ -262,12 +266,13 @@ impl Sync {
         // Where nothing happened the rooms need not be looked through.
         let is_quiet =
             since.is_some_and(|s| !request.full_state && self.watch.is_quiet(entry, s.pos) && s.typing >= token.typing);
+        let mut moves = rooms::Moves::default();
         if !is_quiet {
             let account_data = answer.account_data(since).await?;
-            answer.rooms(since, &account_data, &mut response).await?;
+            moves = answer.rooms(since, &account_data, &mut response).await?;
         }
-        answer.devices(since, &mut response, &mut token).await?;
-        answer.presence(since, &mut response, &mut token).await?;
+        answer.devices(since, &moves, &mut response, &mut token).await?;
+        answer.presence(since, &moves, &mut response, &mut token).await?;
         response.next_batch = token.to_string();
         Ok(response)
     }

@@ -23,10 +23,11 @@ pub mod timestamp_to_event;
 pub mod user;
 pub mod version;
 
+use ruma::api::federation::{directory, space};
+
 use super::call::Endpoints;
 
 pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
-    use ruma::api::federation::{directory, space};
     let endpoints = media::endpoints(endpoints);
     endpoints
         .endpoint(version::get)
@@ -45,6 +46,8 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
         .endpoint(invite::put)
         .endpoint(make_leave::get)
         .endpoint(send_leave::put)
+        .endpoint(query::get_directory)
+        .endpoint(query::get_profile)
         .raw::<directory::get_public_rooms::v1::Request, _, _>(
             public_rooms::get,
             "homeserver::routes::federation::public_rooms::get",
@@ -57,8 +60,6 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
             hierarchy::get,
             "homeserver::routes::federation::hierarchy::get",
         )
-        .endpoint(query::get_directory)
-        .endpoint(query::get_profile)
         .endpoint(openid::get)
         .endpoint(user::get_devices)
         .endpoint(user::post_keys_claim)

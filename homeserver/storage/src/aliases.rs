@@ -33,6 +33,7 @@ sql!(
 );
 sql!(ONE, "SELECT alias, room_id, creator FROM aliases WHERE alias = $1 AND room_id <> ''");
 sql!(OF_ROOM, "SELECT alias, room_id, creator FROM aliases WHERE room_id = $1 ORDER BY alias");
+sql!(MOVE_ALL, "UPDATE aliases SET room_id = $2 WHERE room_id = $1");
 sql!(REMOVE, "DELETE FROM aliases WHERE alias = $1");
 sql!(DROP_CLAIMS, "DELETE FROM aliases WHERE room_id = ''");
 
@@ -90,4 +91,12 @@ pub async fn of_room(tx: &mut Tx, room_id: &str) -> Result<Vec<Alias>> {
 /// The driver's.
 pub async fn remove(tx: &mut Tx, alias: &str) -> Result<bool> {
     Ok(execute!(tx, REMOVE, alias)? == 1)
+}
+
+/// Give all names of a room to another.
+///
+/// # Errors
+/// The driver's.
+pub async fn move_all(tx: &mut Tx, from: &str, to: &str) -> Result<u64> {
+    execute!(tx, MOVE_ALL, from, to)
 }

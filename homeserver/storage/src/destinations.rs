@@ -38,6 +38,7 @@ pub struct Cursor {
 }
 
 sql!(FAILING, "SELECT server, retry_at, fails, last_ok FROM destinations WHERE fails > 0");
+sql!(HEALTH_OF, "SELECT server, retry_at, fails, last_ok FROM destinations WHERE server = $1 AND fails > 0");
 sql!(
     SET_HEALTH,
     "
@@ -76,6 +77,14 @@ sql!(
     WHERE delivery_leases.owner = excluded.owner OR delivery_leases.until < $4
     RETURNING share"
 );
+
+/// How reaching a server goes, if it fails.
+///
+/// # Errors
+/// The driver's.
+pub async fn health_of(tx: &mut Tx, server: &str) -> Result<Option<Health>> {
+    fetch_optional!(tx, HEALTH_OF, server)
+}
 
 /// How far each server has been told.
 ///

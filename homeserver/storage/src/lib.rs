@@ -52,6 +52,7 @@ pub mod server_secrets;
 pub mod sharing;
 pub mod states;
 pub mod streams;
+mod text;
 pub mod timeline;
 pub mod to_device;
 pub mod tokens;

@@ -184,7 +184,7 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 
 /// A list as the statements take it.
 pub(crate) fn json_list<T: serde::Serialize>(items: &[T]) -> String {
-    serde_json::to_string(items).unwrap_or_else(|_| "[]".to_owned())
+    crate::text::json(serde_json::to_string(items).unwrap_or_else(|_| "[]".to_owned()))
 }
 
 impl Numbers {

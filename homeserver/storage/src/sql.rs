@@ -46,9 +46,9 @@ macro_rules! execute {
     ($tx:expr, $statement:expr $(, $argument:expr)* $(,)?) => {
         match $crate::store::Tx::connection($tx) {
             $crate::store::Connection::Sqlite(connection) => sqlx::query($statement.sqlite)
-                $(.bind($argument))*.execute(connection).await.map(|done| done.rows_affected()),
+                $(.bind($crate::text::Bound::kept($argument)))*.execute(connection).await.map(|done| done.rows_affected()),
             $crate::store::Connection::Postgres(connection) => sqlx::query($statement.postgres)
-                $(.bind($argument))*.execute(connection).await.map(|done| done.rows_affected()),
+                $(.bind($crate::text::Bound::kept($argument)))*.execute(connection).await.map(|done| done.rows_affected()),
         }
         .map_err($crate::Error::from)
     };
@@ -59,9 +59,9 @@ macro_rules! fetch_all {
     ($tx:expr, $statement:expr $(, $argument:expr)* $(,)?) => {
         match $crate::store::Tx::connection($tx) {
             $crate::store::Connection::Sqlite(connection) => sqlx::query_as($statement.sqlite)
-                $(.bind($argument))*.fetch_all(connection).await,
+                $(.bind($crate::text::Bound::kept($argument)))*.fetch_all(connection).await,
             $crate::store::Connection::Postgres(connection) => sqlx::query_as($statement.postgres)
-                $(.bind($argument))*.fetch_all(connection).await,
+                $(.bind($crate::text::Bound::kept($argument)))*.fetch_all(connection).await,
         }
         .map_err($crate::Error::from)
     };
@@ -72,9 +72,9 @@ macro_rules! fetch_optional {
     ($tx:expr, $statement:expr $(, $argument:expr)* $(,)?) => {
         match $crate::store::Tx::connection($tx) {
             $crate::store::Connection::Sqlite(connection) => sqlx::query_as($statement.sqlite)
-                $(.bind($argument))*.fetch_optional(connection).await,
+                $(.bind($crate::text::Bound::kept($argument)))*.fetch_optional(connection).await,
             $crate::store::Connection::Postgres(connection) => sqlx::query_as($statement.postgres)
-                $(.bind($argument))*.fetch_optional(connection).await,
+                $(.bind($crate::text::Bound::kept($argument)))*.fetch_optional(connection).await,
         }
         .map_err($crate::Error::from)
     };

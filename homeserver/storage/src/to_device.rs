@@ -10,7 +10,7 @@
 //! `to_device_outbound` holds the content of an `m.direct_to_device` EDU for each server, until that server has it.
 //! `to_device_seen` remembers which messages of which origin were taken, by day.
 
-use crate::{Result, Tx, numbers::json_list, store::Connection};
+use crate::{Result, Tx, numbers::json_list, store::Connection, text::Bound as _};
 
 /// A message for one local device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +117,7 @@ pub async fn put(tx: &mut Tx, messages: &[NewMessage]) -> Result<()> {
             sqlx::query(PUT_ALL.postgres)
                 .bind(messages.iter().map(|m| m.nid).collect::<Vec<_>>())
                 .bind(messages.iter().map(|m| m.user_nid).collect::<Vec<_>>())
-                .bind(messages.iter().map(|m| m.device_id.as_str()).collect::<Vec<_>>())
+                .bind(messages.iter().map(|m| m.device_id.clone().kept()).collect::<Vec<_>>())
                 .bind(messages.iter().map(|m| m.body.as_str()).collect::<Vec<_>>())
                 .execute(connection)
                 .await?;

@@ -87,7 +87,9 @@ async fn write(device: &Client, room_id: &str, others: &[String], n: usize) -> (
     let path = format!("/_matrix/client/v3/sendToDevice/org.example.note/{n}");
     device.put(&path, json!({ "messages": messages })).await.ok();
     if n % 10 == 0 {
-        device.post("/_matrix/client/v3/createRoom", json!({ "invite": [] })).await.ok();
+        // The clock stands: what tells the rooms of one user apart is their content.
+        let content = json!({ "org.example.name": body });
+        device.post("/_matrix/client/v3/createRoom", json!({ "creation_content": content })).await.ok();
     }
     (body, event_id)
 }

@@ -1,7 +1,13 @@
 //! Requests between servers: who is asked, who is believed.
 
 use axum::{body::Body, http::Request};
+use room::{
+    Pdu,
+    build::{self, Draft, Place},
+    versions,
+};
 use ruma::{
+    RoomVersionId,
     api::{
         OutgoingRequestExt as _,
         federation::{
@@ -10,9 +16,11 @@ use ruma::{
             query::get_profile_information,
         },
     },
+    owned_event_id, owned_room_id,
     serde::Base64,
     user_id,
 };
+use serde_json::{json, value::to_raw_value};
 use services::{
     Error,
     federation::{
@@ -174,4 +182,34 @@ async fn a_notary_adds_its_signature_to_the_servers_own() {
         let key = Base64::parse(server.cx.signing_key.public()).unwrap();
         signing::verify(&server.name, [(server.cx.signing_key.id(), key)].into(), &object).unwrap();
     }
+}
+
+#[tokio::test]
+async fn events_of_many_servers_that_have_gone_are_checked_with_keys_from_a_notary() {
+    let authority = Authority::new();
+    let notary = Server::start(&authority).await;
+    let notary_name = notary.name.clone();
+    let asking = Server::start_with(&authority, |s| s.federation.notaries = vec![notary_name]).await;
+    let rules = versions::rules(&RoomVersionId::V11).unwrap();
+    let mut events = Vec::new();
+    for _ in 0..6 {
+        let subject = Server::start(&authority).await;
+        notary.services.federation.keys().vouched(&subject.name, 0).await.unwrap().unwrap();
+        let content = to_raw_value(&json!({ "msgtype": "m.text", "body": "remember me" })).unwrap();
+        let draft = Draft::message("m.room.message", subject.user("alice").await, content);
+        let place = Place {
+            room_id: Some(owned_room_id!("!gone:example.org")),
+            prev_events: vec![owned_event_id!("$before")],
+            auth_events: Vec::new(),
+            depth: 7,
+            origin_server_ts: subject.cx.clock.now(),
+        };
+        let event = build::build(&draft, &place, subject.cx.signer(), rules).unwrap().to_federation();
+        events.push(Pdu::from_remote(event.get().as_bytes(), rules).unwrap());
+        subject.vanish();
+    }
+
+    let verdicts = asking.services.federation.keys().verify(events).await.unwrap();
+
+    assert!(verdicts.len() == 6 && verdicts.iter().all(Result::is_ok), "{verdicts:?}");
 }

@@ -30,21 +30,21 @@ fn forged(
     build::build(draft, &place, there.cx.signer(), now.rules).unwrap().to_federation()
 }
 
-fn message(sender: &UserId, words: &str) -> Draft {
+pub(crate) fn message(sender: &UserId, words: &str) -> Draft {
     let content = to_raw_value(&json!({ "msgtype": "m.text", "body": words })).unwrap();
     Draft::message("m.room.message", sender.to_owned(), content)
 }
 
-struct Scene {
-    here: Server,
-    there: Server,
-    alice: OwnedUserId,
-    bob: OwnedUserId,
-    room_id: OwnedRoomId,
+pub(crate) struct Scene {
+    pub(crate) here: Server,
+    pub(crate) there: Server,
+    pub(crate) alice: OwnedUserId,
+    pub(crate) bob: OwnedUserId,
+    pub(crate) room_id: OwnedRoomId,
 }
 
 /// Alice's room here, with Bob of another server in it.
-async fn scene() -> Scene {
+pub(crate) async fn scene() -> Scene {
     let authority = Authority::new();
     let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
     let (alice, bob) = (here.user("alice").await, there.user("bob").await);
@@ -54,7 +54,11 @@ async fn scene() -> Scene {
 }
 
 /// The events Bob's may name as witnesses.
-async fn witnesses(server: &Server, room_id: &RoomId, bob: &UserId) -> Vec<Arc<services::timeline::events::Stored>> {
+pub(crate) async fn witnesses(
+    server: &Server,
+    room_id: &RoomId,
+    bob: &UserId,
+) -> Vec<Arc<services::timeline::events::Stored>> {
     let now = server.services.timeline.room(room_id).await.unwrap();
     let mut found = Vec::new();
     for (kind, key) in [("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", bob.as_str())] {
@@ -64,7 +68,7 @@ async fn witnesses(server: &Server, room_id: &RoomId, bob: &UserId) -> Vec<Arc<s
 }
 
 impl Scene {
-    async fn forge(&self, draft: &Draft) -> Box<RawValue> {
+    pub(crate) async fn forge(&self, draft: &Draft) -> Box<RawValue> {
         let now = self.there.services.timeline.room(&self.room_id).await.unwrap();
         let witnesses = witnesses(&self.there, &self.room_id, &self.bob).await;
         forged(&self.there, &now, draft, &witnesses.iter().collect::<Vec<_>>())
@@ -172,8 +176,13 @@ async fn a_server_kept_out_by_the_access_list_is_not_heard() {
     let list = json!({ "allow": ["*"], "deny": ["localhost"] });
     scene.here.sets(&scene.alice, &scene.room_id, "m.room.server_acl", "", list).await;
 
-    let outcomes = scene.here.services.incoming.transaction(&scene.there.name, "1", &[event], &[]).await.unwrap();
+    let content = json!({ "room_id": scene.room_id, "user_id": scene.bob, "typing": true });
+    let typing = to_raw_value(&json!({ "edu_type": "m.typing", "content": content })).unwrap();
+    let incoming = &scene.here.services.incoming;
+    let outcomes = incoming.transaction(&scene.there.name, "1", &[event], &[typing]).await.unwrap();
+    let nid = scene.here.services.timeline.room_nid(&scene.room_id).await.unwrap();
 
+    assert_eq!(scene.here.services.typing.room(nid).0, [] as [i64; 0]);
     assert!(outcomes.values().all(Result::is_err) && outcomes.len() == 1, "{outcomes:?}");
     assert_eq!(scene.here.words_in(&scene.room_id).await, Vec::<String>::new());
 }

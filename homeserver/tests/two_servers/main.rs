@@ -7,7 +7,10 @@ mod finding;
 mod hostile;
 mod impostors;
 mod joining;
+#[path = "../hostile/nonsense.rs"]
+mod nonsense;
 mod people;
 mod server;
+mod sweep;
 mod synapse;
 mod talking;

@@ -151,6 +151,11 @@ impl Powers {
         self.of(user) >= self.needed_to_notify(key)
     }
 
+    /// Whether creators stand above all numbers (version 12 on).
+    pub fn creators_are_infinite(&self) -> bool {
+        self.creators_are_infinite
+    }
+
     pub fn creators(&self) -> &BTreeSet<OwnedUserId> {
         &self.creators
     }

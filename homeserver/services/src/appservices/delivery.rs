@@ -139,6 +139,9 @@ struct Mailbox {
 struct Heard {
     /// Every change after this position is in `changes`.
     since: i64,
+    /// Where the last change ends. The bell rings while others are still being told, so this may be ahead of
+    /// `Notify::stable`; a worker that believed the latter would go back to sleep with news in the box.
+    last: i64,
     changes: VecDeque<(i64, Vec<i64>)>,
     has_receipts: bool,
     moment: Moment,
@@ -178,6 +181,7 @@ impl Mailbox {
     fn hear(&self, change: &Change, wants_ephemeral: bool) {
         let has_receipts = wants_ephemeral && !change.receipt_rooms.is_empty();
         let mut heard = self.heard();
+        heard.last = change.last;
         heard.has_receipts |= has_receipts;
         if change.rooms.is_empty() && !has_receipts {
             return;
@@ -324,7 +328,7 @@ impl Worker {
 
     /// What concerns the application service after `since`.
     async fn next_batch(&self, since: i64) -> Result<Batch> {
-        let stable = self.cx.notify.stable();
+        let stable = self.cx.notify.stable().max(self.mailbox.heard().last);
         let (moment, has_receipts) = self.mailbox.take_moment();
         let mut batch = Batch { until: since, ..Batch::default() };
         if stable > since {

@@ -1,6 +1,7 @@
 //! How reaching other servers goes: who failed, and when to ask again.
 //!
-//! Only failing servers are held in memory; all that answer cost nothing. A server that asks us something is up again.
+//! Only failing servers are held in memory; all that answer cost nothing. A server that asks us something is up again. Several
+//! instances tell each other of failures and recoveries, for another may be the one that delivers.
 
 use std::{
     collections::HashMap,
@@ -11,7 +12,10 @@ use ruma::{OwnedServerName, ServerName};
 use storage::destinations;
 use tokio::sync::watch;
 
-use crate::{Context, Result};
+use crate::{Context, Result, notify::Whisper};
+
+/// Family of [`Whisper::Forget`] for the health of a server; its key is the server's name.
+const FORGET_HEALTH: &str = "server health";
 
 /// Pause after the first failure; doubled with each further one.
 const PAUSE_FIRST_MS: u64 = 2_000;
@@ -31,6 +35,17 @@ pub struct Failing {
     pub last_ok_ms: u64,
 }
 
+impl From<&destinations::Health> for Failing {
+    fn from(row: &destinations::Health) -> Self {
+        let number = |value: i64| u64::try_from(value).unwrap_or(0);
+        Self {
+            retry_at_ms: number(row.retry_at),
+            fails: u32::try_from(row.fails).unwrap_or(u32::MAX),
+            last_ok_ms: number(row.last_ok),
+        }
+    }
+}
+
 /// Who failed. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Health {
@@ -47,16 +62,54 @@ impl Health {
     pub async fn load(cx: Context) -> Result<Self> {
         let mut failing = HashMap::new();
         for row in destinations::failing(&mut cx.store.read().await?).await? {
-            let Ok(server) = OwnedServerName::try_from(row.server) else { continue };
             if failing.len() >= FAILING_MAX {
                 break;
             }
-            let number = |value: i64| u64::try_from(value).unwrap_or(0);
-            let fails = u32::try_from(row.fails).unwrap_or(u32::MAX);
-            failing
-                .insert(server, Failing { retry_at_ms: number(row.retry_at), fails, last_ok_ms: number(row.last_ok) });
+            if let Ok(server) = OwnedServerName::try_from(row.server.as_str()) {
+                failing.insert(server, Failing::from(&row));
+            }
         }
-        Ok(Self { cx, failing: Arc::new(Mutex::new(failing)), recovered: watch::Sender::new(0) })
+        let health = Self { cx, failing: Arc::new(Mutex::new(failing)), recovered: watch::Sender::new(0) };
+        if !health.cx.store.is_embedded() {
+            health.listen();
+        }
+        Ok(health)
+    }
+
+    /// Hear what other instances noticed.
+    fn listen(&self) {
+        let weak = Arc::downgrade(&self.failing);
+        let (cx, recovered) = (self.cx.clone(), self.recovered.clone());
+        self.cx.notify.on_whisper(move |whisper| {
+            if let Whisper::Forget(family, server) = whisper
+                && family == FORGET_HEALTH
+                && let Some(failing) = weak.upgrade()
+                && let Ok(server) = OwnedServerName::try_from(server.as_str())
+            {
+                let health = Self { cx: cx.clone(), failing, recovered: recovered.clone() };
+                tokio::spawn(async move {
+                    if let Err(error) = health.reload(&server).await {
+                        tracing::warn!(%server, %error, "the health of a destination cannot be read");
+                    }
+                });
+            }
+        });
+    }
+
+    /// Read anew how reaching `server` goes.
+    async fn reload(&self, server: &ServerName) -> Result<()> {
+        let row = destinations::health_of(&mut self.cx.store.read().await?, server.as_str()).await?;
+        let mut all = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        match row {
+            Some(row) if all.len() < FAILING_MAX => drop(all.insert(server.to_owned(), Failing::from(&row))),
+            Some(_) => {}
+            None => {
+                if all.remove(server).is_some() {
+                    self.recovered.send_modify(|count| *count += 1);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What is known against `server`; `None` when all is well.
@@ -121,8 +174,12 @@ impl Health {
             destinations::set_health(&mut tx, &row).await?;
             tx.commit().await
         };
-        if let Err(error) = stored.await {
-            tracing::warn!(%error, "the health of a destination was not stored");
+        match stored.await {
+            Ok(_) if !self.cx.store.is_embedded() => {
+                self.cx.notify.whisper(&Whisper::Forget(FORGET_HEALTH.to_owned(), server.to_string()));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the health of a destination was not stored"),
         }
     }
 }

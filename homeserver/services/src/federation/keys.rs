@@ -26,6 +26,7 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 use storage::server_keys::{self, Answer, ServerKey};
+use tokio::sync::Semaphore;
 
 use super::{
     client::{Client, Terms, failure},
@@ -51,6 +52,8 @@ const NOTARY_FIRST_MIN: usize = 5;
 const SERVERS_PER_QUERY_MAX: usize = 100;
 /// Answers looked at of those a notary gives to one request: it may have several of one server.
 const ANSWERS_PER_QUERY_MAX: usize = 1_000;
+/// Servers asked at a time because somebody asked us as a notary, which anybody may; beyond it we answer with what we have.
+const ASKED_AS_NOTARY_MAX: usize = 50;
 /// Keys taken from one answer.
 const KEYS_PER_SERVER_MAX: usize = 100;
 
@@ -108,6 +111,7 @@ struct Inner {
     known: Cache<OwnedServerName, Arc<KeySet>>,
     asked_at_ms: Cache<OwnedServerName, u64>,
     asking: OneAtATime<OwnedServerName>,
+    as_notary: Semaphore,
 }
 
 impl Keys {
@@ -121,6 +125,7 @@ impl Keys {
             known: Cache::new(SERVERS_MAX),
             asked_at_ms: Cache::new(SERVERS_MAX),
             asking: OneAtATime::default(),
+            as_notary: Semaphore::new(ASKED_AS_NOTARY_MAX),
         }))
     }
 
@@ -276,7 +281,10 @@ impl Keys {
             now_ms < half_life_ms && valid_until_ms <= number(answer.valid_until)
         };
         let mut answer = stored;
-        if !answer.as_ref().is_some_and(is_fresh) && self.may_ask(server) {
+        if !answer.as_ref().is_some_and(is_fresh)
+            && let Ok(_permit) = self.0.as_notary.try_acquire()
+            && self.may_ask(server)
+        {
             let asking = self.0.asking.of(&server.to_owned());
             let _turn = asking.lock().await;
             if let Err(error) = self.fetch(server).await {

@@ -37,8 +37,8 @@ impl RemoteMedia for Asking {
             request.timeout_ms = timeout;
             match self.client.stream_signed(server, request, timeout).await {
                 Ok(streamed) => Ok(answer(streamed)),
-                // A server that does not know the endpoint says so, and older ones only know the older endpoint.
-                Err(Error::Remote { status: Some(404), matrix, .. })
+                // A server that does not know the endpoint says so, in whatever words; older ones only know the older endpoint.
+                Err(Error::Remote { status: Some(400 | 404), matrix, .. })
                     if matrix.as_ref().is_none_or(|(code, _)| code == "M_UNRECOGNIZED") =>
                 {
                     let mut path =

@@ -17,11 +17,14 @@ use room::{
     versions,
 };
 use ruma::{
-    EventId, OwnedEventId, ServerName, UInt,
-    api::federation::{
-        authorization::get_event_authorization,
-        backfill::get_backfill,
-        event::{get_event, get_missing_events, get_room_state, get_room_state_ids},
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, ServerName, UInt,
+    api::{
+        Direction,
+        federation::{
+            authorization::get_event_authorization,
+            backfill::get_backfill,
+            event::{get_event, get_event_by_timestamp, get_missing_events, get_room_state, get_room_state_ids},
+        },
     },
 };
 use serde_json::value::RawValue;
@@ -127,10 +130,15 @@ impl Incoming {
             return Ok(());
         }
         let request = get_event_authorization::v1::Request::new(room.id.clone(), event.event_id.clone());
-        let held = self.0.federation.client().send_for_large(origin, request, Terms::LARGE).await?;
-        let chain = &held.answer.auth_chain;
-        let chain = self.verified(room, &chain[..chain.len().min(STATE_LEN_MAX)]).await?;
-        self.keep(room, &chain).await?;
+        match self.0.federation.client().send_for_large(origin, request, Terms::LARGE).await {
+            Ok(held) => {
+                let chain = &held.answer.auth_chain;
+                let chain = self.verified(room, &chain[..chain.len().min(STATE_LEN_MAX)]).await?;
+                self.keep(room, &chain).await?;
+            }
+            // Some may be had one by one all the same.
+            Err(error) => tracing::debug!(room = %room.id, %error, "what vouches for an event is not told"),
+        }
         let known = self.0.timeline.events.by_ids(&event.auth_events).await?;
         let left: Vec<_> = event.auth_events.iter().filter(|id| !known.contains_key(*id)).cloned().collect();
         let singly = self.fetch_events(room, origin, &left[..left.len().min(MISSING_AUTH_EVENTS_MAX)]).await?;
@@ -236,8 +244,25 @@ impl Incoming {
         self.0.timeline.snapshot_of(room.nid, &allowed).await
     }
 
+    /// The event nearest to a time, as `server` says.
+    pub(super) async fn ask_nearest(
+        &self,
+        room: &Room,
+        server: &ServerName,
+        at: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
+    ) -> Result<OwnedEventId> {
+        let request = get_event_by_timestamp::v1::Request::new(room.id.clone(), at, direction);
+        Ok(self.0.federation.client().send(server, request, Terms::BRIEF.at_once()).await?.event_id)
+    }
+
     /// Events by id; those `origin` does not give are left out.
-    async fn fetch_events(&self, room: &Room, origin: &ServerName, ids: &[OwnedEventId]) -> Result<Vec<Arc<Pdu>>> {
+    pub(super) async fn fetch_events(
+        &self,
+        room: &Room,
+        origin: &ServerName,
+        ids: &[OwnedEventId],
+    ) -> Result<Vec<Arc<Pdu>>> {
         let answers = stream::iter(ids.to_vec())
             .map(|id| async move {
                 let request = get_event::v1::Request::new(id);

@@ -7,13 +7,13 @@ use room::{
     Pdu, Refusal,
     receive::{Aim, Receive, StateAt, Step, Verdict},
 };
-use ruma::{OwnedEventId, ServerName};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, ServerName, api::Direction};
 use storage::events::flags;
 
 use super::{Incoming, Room};
 use crate::{
     Result,
-    timeline::{Arrival, Placement, snapshots::Snapshot},
+    timeline::{Arrival, Placement, events::Stored, snapshots::Snapshot},
 };
 
 /// How an event is to be taken.
@@ -70,10 +70,11 @@ impl Incoming {
             if known.is_some_and(|event| !event.has(flags::OUTLIER)) {
                 return Ok(Taken::Known);
             }
+            // First the gap before it, in which most of what vouches for it is found.
+            let state_before = self.state_before(room, origin, &event, how).await?;
             if !self.0.cx.is_us(origin) {
                 self.fetch_auth(room, origin, &event).await?;
             }
-            let state_before = self.state_before(room, origin, &event, how).await?;
             let verdict = self.judge(room, &event, &state_before, how.aim).await?;
             let placement = match &verdict {
                 Verdict::Accept if how.aim == Aim::Past => Placement::Past,
@@ -193,6 +194,33 @@ impl Incoming {
             }
         }
         Ok(0)
+    }
+
+    /// The event nearest to a time that another server in a room names, fetched into the room's history. `None` when nobody knows one.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn nearest_elsewhere(
+        &self,
+        room_nid: i64,
+        at: MilliSecondsSinceUnixEpoch,
+        direction: Direction,
+    ) -> Result<Option<Arc<Stored>>> {
+        let now = self.0.timeline.now(room_nid).await?;
+        let room = Room::from(&*now);
+        for server in self.servers_of(&now).await?.into_iter().take(SERVERS_ASKED_MAX) {
+            let Ok(event_id) = self.ask_nearest(&room, &server, at, direction).await else { continue };
+            if let Some(event) = self.fetch_events(&room, &server, std::slice::from_ref(&event_id)).await?.pop()
+                && let Err(error) = self.take(&room, &server, event, How::PAST).await
+            {
+                tracing::debug!(event = %event_id, %error, "an event of the past cannot be judged");
+            }
+            let event = self.0.timeline.events.by_id(&event_id).await?;
+            if let Some(event) = event.filter(|event| event.room_nid == room_nid && event.is_visible()) {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
     }
 
     /// The other servers in a room, those with most users first.

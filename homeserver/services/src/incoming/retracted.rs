@@ -3,10 +3,10 @@
 use room::{
     Pdu,
     auth::facts,
-    event::kind,
+    event::{RoomIdShown, Unsigned, kind},
     versions::{self, Rules},
 };
-use ruma::{RoomId, RoomVersionId, ServerName, UserId, events::room::member::MembershipState};
+use ruma::{RoomId, RoomVersionId, events::room::member::MembershipState};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use storage::{
@@ -60,6 +60,7 @@ impl Incoming {
             membership: "leave".to_owned(),
             sender: event.sender.to_string(),
             event: event.json.to_string(),
+            state: as_clients_see(event)?,
             ..invitation
         };
         let mut tx = self.0.cx.store.begin().await?;
@@ -70,19 +71,25 @@ impl Incoming {
     }
 }
 
-/// Whether an event ends an invitation: a leave or ban by the user or by the server that invited. Whether that server's user had
-/// the power cannot be told from here.
+/// What sync tells of an ended invitation: the event that ended it.
+fn as_clients_see(event: &Pdu) -> Result<String> {
+    let mut json = b"[".to_vec();
+    event.write_client(&Unsigned::default(), RoomIdShown::No, &mut json);
+    json.push(b']');
+    String::from_utf8(json).map_err(crate::Error::internal)
+}
+
+/// Whether an event ends an invitation: a leave or ban by the user or by who invited. Whether somebody else had the power cannot be
+/// told from here.
 fn may_end(invitation: &Invitation, event: &Pdu) -> bool {
     let ends = matches!(facts::membership(event), MembershipState::Leave | MembershipState::Ban);
-    let inviter = <&UserId>::try_from(invitation.sender.as_str()).map(UserId::server_name);
-    let sender: &ServerName = event.sender.server_name();
     ends && (invitation.membership == "knock"
-        || inviter.is_ok_and(|inviter| inviter == sender)
+        || invitation.sender == event.sender.as_str()
         || event.state_key.as_deref() == Some(event.sender.as_str()))
 }
 
 /// The room version the create event among stripped state names.
-fn version_of(state: &str) -> Option<RoomVersionId> {
+pub(crate) fn version_of(state: &str) -> Option<RoomVersionId> {
     #[derive(Deserialize)]
     struct Content {
         room_version: Option<RoomVersionId>,

@@ -254,6 +254,7 @@ impl Incoming {
                     tracing::info!(event = %id, %origin, missing = missing.len(), "nobody vouches for an event");
                 }
                 Err(error @ (Error::Storage(_) | Error::Stopping)) => return Err(error),
+                Err(error @ Error::Internal(_)) => tracing::error!(event = %id, %origin, %error, "an event is lost"),
                 Err(error) => tracing::info!(event = %id, %origin, %error, "an event cannot be judged"),
             }
         }

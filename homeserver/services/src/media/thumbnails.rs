@@ -158,7 +158,8 @@ pub fn make(original: &[u8], size: Size, animated: bool) -> Result<Made, Refused
     picture.apply_orientation(orientation);
     let small = fitted(&picture, size);
     let mut bytes = Vec::new();
-    let content_type = if small.color().has_alpha() {
+    // What was kept without loss stays so: drawings suffer most from JPEG.
+    let content_type = if small.color().has_alpha() || format == ImageFormat::Png {
         small.write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png)?;
         "image/png"
     } else {

@@ -26,7 +26,7 @@ pub const ALIAS_BYTES_MAX: usize = 255;
 /// Letters of a room id that we make: 107 bits.
 const ROOM_ID_LETTERS: usize = 18;
 /// Power of a room's creator, before version 12.
-const CREATOR_POWER: i64 = 100;
+pub(super) const CREATOR_POWER: i64 = 100;
 /// Power to close a room of version 12: only its creators have so much without being given it.
 const TOMBSTONE_POWER: i64 = 150;
 /// Types of rooms in which everybody may say that they take part in a call.
@@ -145,6 +145,7 @@ impl Rooms {
             }
         };
         self.publish_room(&plan, now.nid, &now.room_id).await?;
+        self.carry_over(user, &now).await;
         for (invited, content) in invitations.remote {
             let now = self.from.timeline.now(now.nid).await?;
             // The room stands: who could not be reached can be invited again.
@@ -172,7 +173,7 @@ impl Rooms {
         OwnedRoomAliasId::try_from(alias).map_err(|_| wrong())
     }
 
-    fn new_room_id(&self) -> OwnedRoomId {
+    pub(super) fn new_room_id(&self) -> OwnedRoomId {
         let id = format!("!{}:{}", self.cx.randomness.letters(ROOM_ID_LETTERS), self.cx.server_name);
         OwnedRoomId::try_from(id).expect("letters before our server name are a room id")
     }
@@ -300,17 +301,16 @@ impl Plan<'_> {
 
     /// What the alias and the preset say, where initial state does not say otherwise.
     fn defaults(&self) -> Vec<Wish> {
-        let (join_rule, guest_access) = match self.preset {
-            Preset::Public => ("public", "forbidden"),
-            Preset::Private | Preset::TrustedPrivate => ("invite", "can_join"),
-        };
+        let is_public = self.preset == Preset::Public;
+        let join_rule = if is_public { "public" } else { "invite" };
         let alias = self.alias.as_ref().map(|alias| (kind::CANONICAL_ALIAS, json!({ "alias": alias })));
         let preset = [
             (kind::JOIN_RULES, json!({ "join_rule": join_rule })),
             (kind::HISTORY_VISIBILITY, json!({ "history_visibility": "shared" })),
-            (kind::GUEST_ACCESS, json!({ "guest_access": guest_access })),
         ];
-        let all = alias.into_iter().chain(preset);
+        // A room that says nothing of guests forbids them, as a public one is to.
+        let guests = (!is_public).then(|| (kind::GUEST_ACCESS, json!({ "guest_access": "can_join" })));
+        let all = alias.into_iter().chain(preset).chain(guests);
         all.filter(|(kind, _)| self.given(kind).is_none()).map(|(kind, content)| self.says(kind, &content)).collect()
     }
 
@@ -383,7 +383,7 @@ fn check_sizes(new: &NewRoom) -> Result<()> {
     Ok(())
 }
 
-fn unsupported(version: &RoomVersionId) -> Error {
+pub(super) fn unsupported(version: &RoomVersionId) -> Error {
     Error::Specific(Code::UnsupportedRoomVersion, format!("rooms of version {version} are not made here"))
 }
 

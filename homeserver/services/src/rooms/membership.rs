@@ -19,6 +19,9 @@ use storage::{
 use super::{Rooms, is_present_here, may_speak, not_in_room};
 use crate::{Error, Result, accounts::User, error::Code, timeline::now::RoomNow};
 
+/// Names who vouches for a join of a room with restricted access.
+const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
+
 /// Further content of a member event: `reason`, and whatever else the client sent.
 pub type Extra = Map<String, Value>;
 
@@ -76,13 +79,14 @@ impl Rooms {
         if now.has_local(user.nid) {
             return Ok(None);
         }
+        extra.remove(AUTHORISED_VIA);
         if user.is_guest && now.facts.guest_access.as_deref() != Some("can_join") {
             return Err(Error::Specific(Code::GuestAccessForbidden, "guests may not join this room".to_owned()));
         }
         match self.voucher(&now, user).await? {
             Voucher::NotNeeded => {}
             Voucher::Ours(voucher) => {
-                extra.insert("join_authorised_via_users_server".to_owned(), voucher.as_str().into());
+                extra.insert(AUTHORISED_VIA.to_owned(), voucher.as_str().into());
             }
             Voucher::Elsewhere => {
                 let mut via = via;
@@ -91,7 +95,9 @@ impl Rooms {
             }
         }
         let content = member_content("join", &self.profile_of(&user.user_id).await?, extra);
-        self.set_member(&now, &user.user_id, &user.user_id, &content).await.map(Some)
+        let event_id = self.set_member(&now, &user.user_id, &user.user_id, &content).await?;
+        self.carry_over(user, &now).await;
+        Ok(Some(event_id))
     }
 
     async fn join_elsewhere(
@@ -106,6 +112,7 @@ impl Rooms {
         via.extend(inviter.map(|inviter| inviter.server_name().to_owned()));
         let content = member_content("join", &self.profile_of(&user.user_id).await?, extra).into_iter().collect();
         self.from.joining.join(&user.user_id, room_id, &via, &content).await?;
+        self.carry_over(user, &*self.from.timeline.room(room_id).await?).await;
         Ok(None)
     }
 
@@ -266,12 +273,17 @@ impl Rooms {
     /// `M_UNKNOWN` while one is in it.
     pub async fn forget(&self, user: &User, room_id: &RoomId) -> Result<()> {
         let now = match self.from.timeline.room(room_id).await {
-            Ok(now) => now,
-            Err(Error::NotFound(_)) => return Ok(()),
+            Ok(now) => Some(now),
+            Err(Error::NotFound(_)) => None,
             Err(error) => return Err(error),
         };
         let mut tx = self.cx.store.begin().await?;
-        if !members::forget(&mut tx, now.nid, user.nid).await?
+        let outside = invitations::one(&mut tx, user.nid, room_id.as_str()).await?;
+        if outside.is_some_and(|invitation| invitation.membership == "leave") {
+            invitations::remove(&mut tx, user.nid, room_id.as_str()).await?;
+        }
+        if let Some(now) = now
+            && !members::forget(&mut tx, now.nid, user.nid).await?
             && members::membership(&mut tx, now.nid, user.nid).await?.is_some()
         {
             return Err(Error::Specific(Code::Unknown, "you are still in this room".to_owned()));
@@ -292,6 +304,8 @@ impl Rooms {
         mut content: Extra,
     ) -> Result<OwnedEventId> {
         let membership = content.remove("membership");
+        // Who vouches for a join is for servers to say.
+        content.remove(AUTHORISED_VIA);
         let membership = membership.as_ref().and_then(Value::as_str).unwrap_or_default();
         let is_own = user.user_id == target;
         let done = match membership {

@@ -81,6 +81,9 @@ impl Rooms {
             return self.put_member(user, room_id, target, content).await;
         }
         may_speak(user)?;
+        if event_kind == kind::CREATE {
+            return Err(Error::Invalid("a room is created only once".to_owned()));
+        }
         let now = self.room(room_id).await?;
         if !now.has_local(user.nid) {
             return Err(not_in_room());

@@ -13,8 +13,12 @@ use storage::{
     members,
 };
 
-use super::{Answer, DeviceLists, Response, Token};
-use crate::{Error, Result, timeline::now::RoomNow};
+use super::{Answer, DeviceLists, Response, Token, rooms::Moves};
+use crate::{
+    Error, Result,
+    push_rules::{self, RULES},
+    timeline::now::RoomNow,
+};
 
 /// A piece of account data as clients see it.
 #[derive(Serialize)]
@@ -57,6 +61,11 @@ impl Answer<'_> {
             0 => filter.account_data.wants_type(&row.kind),
             _ => filter.room.account_data.wants_type(&row.kind),
         });
+        // Who has changed none of them has the default push rules.
+        if since.is_none() && filter.account_data.wants_type(RULES) && !rows.iter().any(|row| row.kind == RULES) {
+            let body = push_rules::content(&push_rules::defaults(&self.request.user.user_id));
+            rows.push(AccountData { room_nid: 0, kind: RULES.to_owned(), body });
+        }
         Ok(rows)
     }
 
@@ -79,7 +88,13 @@ impl Answer<'_> {
     }
 
     /// Messages to this device, changes of others' devices, and what is left of its own one-time keys.
-    pub(super) async fn devices(&self, since: Option<Token>, response: &mut Response, token: &mut Token) -> Result<()> {
+    pub(super) async fn devices(
+        &self,
+        since: Option<Token>,
+        moves: &Moves,
+        response: &mut Response,
+        token: &mut Token,
+    ) -> Result<()> {
         if self.device.is_empty() {
             return Ok(());
         }
@@ -91,8 +106,9 @@ impl Answer<'_> {
             // More may wait behind a full delivery: the rest of this answer is told again then, which clients bear.
             token.pos = token.pos.min(inbox.read_to.max(self.since));
         }
-        let has_changed =
-            self.sync.watch.devices_changed(self.entry, self.since) || self.entry.membership_changed_since(self.since);
+        let has_changed = moves.happened
+            || self.sync.watch.devices_changed(self.entry, self.since)
+            || self.entry.membership_changed_since(self.since);
         if since.is_some() && has_changed {
             let lists = from.keys.device_lists(user_nid, self.since, self.until).await?;
             let names = |users: Vec<ruma::OwnedUserId>| users.into_iter().map(|user| user.to_string()).collect();
@@ -104,10 +120,11 @@ impl Answer<'_> {
         Ok(())
     }
 
-    /// Presence of those the user shares a room with.
+    /// Presence of those the user shares a room with: what changed, and all of those they share a room with since.
     pub(super) async fn presence(
         &self,
         since: Option<Token>,
+        moves: &Moves,
         response: &mut Response,
         token: &mut Token,
     ) -> Result<()> {
@@ -115,10 +132,13 @@ impl Answer<'_> {
         let filter = &self.request.filter.presence;
         let seen = since.map_or(0, |s| s.presence);
         token.presence = presence.serial();
-        if !presence.is_on() || seen == token.presence || !filter.wants_type("m.presence") {
+        let is_news = seen != token.presence || !moves.newcomers.is_empty() || !moves.new_rooms.is_empty();
+        if !presence.is_on() || !is_news || !filter.wants_type("m.presence") {
             return Ok(());
         }
-        let (changed, serial) = presence.changed(seen, |_| true);
+        let newcomers = self.newcomers(moves).await?;
+        let (mut changed, serial) = presence.changed(seen, |nid| !newcomers.contains(&nid));
+        changed.extend(newcomers.into_iter().map(|nid| (nid, presence.of(nid))).filter(|(_, seen)| seen.is_known()));
         token.presence = serial;
         if changed.is_empty() {
             return Ok(());
@@ -139,5 +159,16 @@ impl Answer<'_> {
             response.presence.events.push(to_raw_value(&event).map_err(Error::internal)?);
         }
         Ok(())
+    }
+
+    /// Users whom the user shares a room with since, and may share others with.
+    async fn newcomers(&self, moves: &Moves) -> Result<HashSet<i64>> {
+        let mut newcomers = moves.newcomers.clone();
+        if !moves.new_rooms.is_empty() {
+            let rows = members::inhabitants(&mut self.sync.cx.store.read().await?, &moves.new_rooms).await?;
+            newcomers.extend(rows.into_iter().filter(|row| row.membership == "join").map(|row| row.user_nid));
+        }
+        newcomers.remove(&self.request.user.nid);
+        Ok(newcomers)
     }
 }

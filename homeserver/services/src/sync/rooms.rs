@@ -3,6 +3,7 @@
 
 mod ephemeral;
 mod others;
+mod seen;
 mod state;
 
 use std::{
@@ -24,6 +25,7 @@ use self::state::Gathered;
 use super::{Answer, Events, Response, Rooms, Token, unread};
 use crate::{
     Result,
+    reading::Right,
     timeline::{cell::Recent, events::Stored, now::RoomNow},
     view::{Reader, txn_prefix},
 };
@@ -109,16 +111,56 @@ struct Draft {
     events: Vec<Arc<Recent>>,
     /// Whether there are events between `since` and the first of `events`.
     limited: bool,
-    /// Whether something may have been said about one of `events`.
-    is_spoken_about: bool,
     /// What changed in its state since, when it was asked for.
     changes: Vec<stream::StateChangeRow>,
+    /// Whether something may have been said about one of `events`.
+    is_spoken_about: bool,
+    /// Whether somebody came, went or changed their name since.
+    has_moves: bool,
+    /// Whether a filter drops events that change the state.
+    hides_state: bool,
 }
 
 impl Draft {
+    /// With nothing in it yet.
+    fn new(now: Arc<RoomNow>, since: i64) -> Self {
+        Self {
+            now,
+            since,
+            events: Vec::new(),
+            limited: false,
+            changes: Vec::new(),
+            is_spoken_about: true,
+            has_moves: false,
+            hides_state: false,
+        }
+    }
+
     fn is_whole(&self) -> bool {
         self.since == 0
     }
+}
+
+/// Who came and went in the rooms of an answer.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    /// Whether anybody did.
+    pub(super) happened: bool,
+    /// Who came into rooms the client knows.
+    pub(super) newcomers: HashSet<i64>,
+    /// Rooms the client does not know yet.
+    pub(super) new_rooms: Vec<i64>,
+}
+
+/// A room the user has left.
+struct Gone {
+    room_nid: i64,
+    /// Their member event.
+    member_nid: i64,
+    /// Its position, when it is new to the client.
+    pos: Option<i64>,
+    /// Whether the client knew the user in it.
+    was_known: bool,
 }
 
 /// The user's memberships and what became of them since.
@@ -126,20 +168,20 @@ struct Memberships {
     joined: BTreeSet<i64>,
     /// Joined since.
     new: HashSet<i64>,
-    /// Left or banned since, with the position.
-    left: Vec<(i64, i64)>,
+    /// Left or banned since, or long ago where the client asks for that.
+    left: Vec<Gone>,
     invited: Vec<(i64, i64)>,
     knocked: Vec<(i64, i64)>,
 }
 
 impl Answer<'_> {
-    /// All rooms of the answer, with the account data of theirs.
+    /// All rooms of the answer, with the account data of theirs. Returns who came and went in them.
     pub(super) async fn rooms(
         &self,
         since: Option<Token>,
         account_data: &[AccountData],
         response: &mut Response,
-    ) -> Result<()> {
+    ) -> Result<Moves> {
         let memberships = self.memberships(since.is_none()).await?;
         let nows = self.sync.from.timeline.now_many(&memberships.joined.iter().copied().collect::<Vec<_>>()).await?;
         let nows: BTreeMap<i64, Arc<RoomNow>> = nows
@@ -147,7 +189,7 @@ impl Answer<'_> {
             .filter(|now| self.request.filter.room.wants_room(now.room_id.as_str()))
             .map(|now| (now.nid, now))
             .collect();
-        let drafts = self.drafts(&nows, &memberships).await?;
+        let (drafts, moves) = self.drafts(&nows, &memberships).await?;
         let ephemeral = self.ephemeral(&nows, since).await?;
         let mut heroes = self.heroes(&drafts).await?;
         // Rooms whose timeline is quiet are there for what else is new about them.
@@ -182,7 +224,8 @@ impl Answer<'_> {
             }
         }
         Self::put_account_data(account_data, &nows, response)?;
-        self.others(&memberships, since.is_none(), &mut response.rooms).await
+        self.others(&memberships, since.is_none(), &mut response.rooms).await?;
+        Ok(moves)
     }
 
     async fn unread(&self, rooms: &[&RoomNow]) -> Result<HashMap<i64, unread::Unread>> {
@@ -214,23 +257,29 @@ impl Answer<'_> {
         }
         let before: Vec<i64> = changed.values().filter_map(|(_, prev)| *prev).collect();
         let before = self.sync.from.timeline.events.by_nids(&before).await?;
-        for row in rows.iter().filter(|row| !row.forgotten) {
+        for row in rows.iter() {
             let change = changed.get(&row.room_nid);
-            let pos = change.map_or(0, |(pos, _)| *pos);
+            let was = change.and_then(|(_, prev)| *prev).and_then(|nid| before.get(&nid));
+            let was_joined = facts::membership_of(was.map(|event| &*event.pdu)) == MembershipState::Join;
+            let gone = |pos: Option<i64>| Gone {
+                room_nid: row.room_nid,
+                member_nid: row.event_nid,
+                pos,
+                was_known: was_joined,
+            };
             match row.membership.as_str() {
                 "join" => {
                     found.joined.insert(row.room_nid);
-                    let was = change.and_then(|(_, prev)| *prev).and_then(|nid| before.get(&nid));
-                    let was = facts::membership_of(was.map(|event| &*event.pdu));
-                    if change.is_some() && was != MembershipState::Join {
+                    if change.is_some() && !was_joined {
                         found.new.insert(row.room_nid);
                     }
                 }
                 "invite" if is_first || change.is_some() => found.invited.push((row.room_nid, row.event_nid)),
                 "knock" if is_first || change.is_some() => found.knocked.push((row.room_nid, row.event_nid)),
-                "leave" | "ban" if change.is_some() => found.left.push((row.room_nid, pos)),
-                "leave" | "ban" if is_first && self.request.filter.room.include_leave => {
-                    found.left.push((row.room_nid, 0));
+                // Also of a room forgotten at once: the user's other devices must learn that they left.
+                "leave" | "ban" if change.is_some() => found.left.push(gone(change.map(|(pos, _)| *pos))),
+                "leave" | "ban" if is_first && self.request.filter.room.include_leave && !row.forgotten => {
+                    found.left.push(gone(None));
                 }
                 _ => {}
             }
@@ -239,8 +288,11 @@ impl Answer<'_> {
     }
 
     /// The rooms with something new: their newest events from memory, the rest in one statement.
-    async fn drafts(&self, nows: &BTreeMap<i64, Arc<RoomNow>>, memberships: &Memberships) -> Result<Vec<Draft>> {
-        let len = self.request.filter.room.timeline.timeline_len();
+    async fn drafts(
+        &self,
+        nows: &BTreeMap<i64, Arc<RoomNow>>,
+        memberships: &Memberships,
+    ) -> Result<(Vec<Draft>, Moves)> {
         let mut drafts = Vec::new();
         let mut asked: Vec<(i64, i64)> = Vec::new();
         for (nid, now) in nows {
@@ -249,14 +301,7 @@ impl Answer<'_> {
             if !is_whole && now.last_pos <= self.since {
                 continue;
             }
-            let mut draft = Draft {
-                now: Arc::clone(now),
-                since,
-                events: Vec::new(),
-                limited: false,
-                is_spoken_about: true,
-                changes: Vec::new(),
-            };
+            let mut draft = Draft::new(Arc::clone(now), since);
             match self.sync.from.timeline.recent_since(*nid, since) {
                 Some(recent) => draft.events = recent.into_iter().filter(|e| e.pos <= self.until).collect(),
                 None => asked.push((*nid, since)),
@@ -264,7 +309,7 @@ impl Answer<'_> {
             drafts.push(draft);
         }
         if !asked.is_empty() {
-            let found = self.windows(&asked, len).await?;
+            let found = self.windows(&asked).await?;
             for draft in &mut drafts {
                 if let Some(events) = found.get(&draft.now.nid) {
                     draft.events.clone_from(events);
@@ -273,29 +318,29 @@ impl Answer<'_> {
         }
         let filter = &self.request.filter.room.timeline;
         for draft in &mut drafts {
-            draft.is_spoken_about = may_be_spoken_about(&draft.events);
-            if !filter.is_open() {
-                draft.events.retain(|e| {
-                    filter.wants(&e.event.pdu.kind, e.event.pdu.sender.as_str(), e.event.pdu.content.get())
-                });
-            }
-            if draft.events.len() > len {
-                draft.limited = true;
-                draft.events.drain(..draft.events.len() - len);
-            }
+            self.cut(draft, &Right::Joined).await?;
         }
         // A room that is whole to the client, or whose every new event a filter drops, may have nothing to show.
         drafts.retain(|draft| draft.is_whole() || !draft.events.is_empty() || !filter.is_open());
         self.state_changes(&mut drafts).await?;
-        Ok(drafts)
+        let moves = self.moves(&drafts).await?;
+        Ok((drafts, moves))
     }
 
-    async fn windows(&self, rooms: &[(i64, i64)], len: usize) -> Result<HashMap<i64, Vec<Arc<Recent>>>> {
-        let is_open = self.request.filter.room.timeline.is_open();
-        // One more than shown says whether there is more.
-        let limit = if is_open { len + 1 } else { LOOKED_AT_MAX };
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    /// How many of a room's newest events are looked at: one more than shown says whether there is more.
+    fn looked_at(&self) -> usize {
+        let filter = &self.request.filter.room.timeline;
+        if filter.is_open() { filter.timeline_len() + 1 } else { LOOKED_AT_MAX }
+    }
+
+    async fn windows(&self, rooms: &[(i64, i64)]) -> Result<HashMap<i64, Vec<Arc<Recent>>>> {
+        let limit = i64::try_from(self.looked_at()).unwrap_or(i64::MAX);
         let rows = stream::windows(&mut self.sync.cx.store.read().await?, rooms, self.until, limit).await?;
+        self.recent(rows).await
+    }
+
+    /// Rows of the stream by room.
+    async fn recent(&self, rows: Vec<stream::Row>) -> Result<HashMap<i64, Vec<Arc<Recent>>>> {
         let mut found: HashMap<i64, Vec<Arc<Recent>>> = HashMap::new();
         let mut places = Vec::with_capacity(rows.len());
         let mut events = Vec::with_capacity(rows.len());
@@ -387,7 +432,9 @@ impl Answer<'_> {
 /// Whether the events shown leave anything of the state unsaid.
 fn needs_changes(draft: &Draft, use_state_after: bool) -> bool {
     let changes_state = |e: &Arc<Recent>| e.flags & flags::STATE_CHANGES != 0;
-    draft.limited || draft.events.iter().any(|e| changes_state(e) && (use_state_after || e.flags & flags::LOCAL == 0))
+    draft.limited
+        || draft.hides_state
+        || draft.events.iter().any(|e| changes_state(e) && (use_state_after || e.flags & flags::LOCAL == 0))
 }
 
 /// Whether there may be relations to one of these events, the newest of their room. What speaks about an event of ours came after

@@ -415,9 +415,6 @@ impl Timeline {
             }
             Arc::clone(graphs.entry(room_nid).or_default())
         };
-        if let Ok(start) = resolve::start(rules, maps, &lock(&graph)) {
-            return Ok(start);
-        }
         let power_levels = self.cx.numbers.state_key_if_known(kind::POWER_LEVELS, "").await?;
         // Mostly it lacks what has just come, some of which may be on its way to the database.
         let fresh = self.unlisted(&graph, maps).await?;

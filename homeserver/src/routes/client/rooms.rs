@@ -24,6 +24,7 @@ pub mod threads;
 pub mod timestamp_to_event;
 pub mod typing;
 pub mod unban;
+pub mod upgrade;
 
 use ruma::api::client::membership::joined_members as joined_members_api;
 use serde_json::Value;
@@ -55,6 +56,7 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
         .endpoint(kick::post)
         .endpoint(ban::post)
         .endpoint(unban::post)
+        .endpoint(upgrade::post)
         .endpoint(typing::put)
         .endpoint(receipt::post)
         .endpoint(read_markers::post)

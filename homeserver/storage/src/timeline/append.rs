@@ -7,6 +7,7 @@ use crate::{
     Result, Tx,
     events::{self, NewEvent},
     store::Connection,
+    text::Bound as _,
 };
 
 sql!(
@@ -103,7 +104,7 @@ async fn append_sqlite(tx: &mut Tx, mut batch: &[(NewEvent, NewRow)]) -> Result<
                 .bind(row.flags)
                 .bind(row.thread_nid)
                 .bind(row.seq)
-                .bind(row.txn.as_deref());
+                .bind(row.txn.clone().kept());
         }
         let Connection::Sqlite(connection) = tx.connection() else { return Ok(()) };
         let given = query.fetch_all(connection).await?;
@@ -144,7 +145,7 @@ async fn append_postgres(tx: &mut Tx, batch: &[(NewEvent, NewRow)]) -> Result<()
         .bind(column!(b => b.1.flags))
         .bind(column!(b => b.1.thread_nid))
         .bind(column!(b => b.1.seq))
-        .bind(column!(b => b.1.txn.as_deref()))
+        .bind(column!(b => b.1.txn.clone().kept()))
         .execute(connection)
         .await?;
     tx.streamed(batch.len() as u64);

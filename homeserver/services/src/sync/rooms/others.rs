@@ -2,24 +2,26 @@
 
 use std::sync::Arc;
 
-use room::{
-    auth::facts,
-    event::{kind, stripped},
-};
-use ruma::events::room::member::MembershipState;
+use room::event::{kind, stripped};
 use serde_json::value::RawValue;
 use storage::{invitations, timeline as stream};
 
-use super::{Answer, Draft, Events, Gathered, Invited, Knocked, Left, Memberships, Rooms};
-use crate::{Error, Result, timeline::cell::Recent};
+use super::{Answer, Draft, Events, Gone, Invited, Knocked, Left, Memberships, Rooms};
+use crate::{
+    Error, Result,
+    reading::Right,
+    timeline::{cell::Recent, now::RoomNow},
+};
 
 impl Answer<'_> {
     /// Rooms the user is not in: invited, knocking, left.
     pub(super) async fn others(&self, memberships: &Memberships, is_first: bool, rooms: &mut Rooms) -> Result<()> {
         let wants = |room_id: &str| self.request.filter.room.wants_room(room_id);
+        let ignored = self.sync.from.ignored.of(self.request.user.nid).await?;
         for (nid, event_nid) in &memberships.invited {
+            let invitation = self.sync.from.timeline.events.by_nid(*event_nid).await?;
             let (room_id, state) = self.stripped(*nid, *event_nid).await?;
-            if wants(&room_id) {
+            if wants(&room_id) && !ignored.contains(&invitation.pdu.sender) {
                 rooms.invite.insert(room_id, Invited { invite_state: state });
             }
         }
@@ -29,10 +31,10 @@ impl Answer<'_> {
                 rooms.knock.insert(room_id, Knocked { knock_state: state });
             }
         }
-        for (nid, pos) in &memberships.left {
-            let (room_id, left) = self.left(*nid, *pos).await?;
-            if wants(&room_id) {
-                rooms.leave.insert(room_id, left);
+        for gone in &memberships.left {
+            let now = self.sync.from.timeline.now(gone.room_nid).await?;
+            if wants(now.room_id.as_str()) {
+                rooms.leave.insert(now.room_id.to_string(), self.left(&now, gone).await?);
             }
         }
         if !is_first && !self.entry.membership_changed_since(self.since) {
@@ -47,11 +49,13 @@ impl Answer<'_> {
                 continue;
             }
             let events: Vec<Box<RawValue>> = serde_json::from_str(&invitation.state).map_err(Error::internal)?;
+            let is_ignored = ignored.iter().any(|user| user.as_str() == invitation.sender);
             match invitation.membership.as_str() {
+                "invite" if is_ignored => {}
                 "invite" => drop(rooms.invite.insert(room_id, Invited { invite_state: Events { events } })),
                 "knock" => drop(rooms.knock.insert(room_id, Knocked { knock_state: Events { events } })),
-                _ if is_first => {}
-                _ => drop(rooms.leave.entry(room_id).or_default()),
+                _ if is_first && !self.request.filter.room.include_leave => {}
+                _ => rooms.leave.entry(room_id).or_default().timeline.events = events,
             }
         }
         Ok(())
@@ -72,60 +76,56 @@ impl Answer<'_> {
         Ok((now.room_id.to_string(), Events { events }))
     }
 
-    /// What the user may still see of a room they left at `pos`.
-    async fn left(&self, nid: i64, pos: i64) -> Result<(String, Left)> {
-        let now = self.sync.from.timeline.now(nid).await?;
-        let mut left = Left::default();
-        if pos == 0 {
-            return Ok((now.room_id.to_string(), left));
-        }
-        let len = self.request.filter.room.timeline.timeline_len();
-        let limit = i64::try_from(len + 1).unwrap_or(i64::MAX);
-        let mut tx = self.sync.cx.store.read().await?;
-        let rows = stream::windows(&mut tx, &[(nid, self.since)], pos.min(self.until), limit).await?;
-        drop(tx);
-        let mut recent = Vec::with_capacity(rows.len());
-        for row in rows {
-            let (pos, flags, thread_nid, seq, txn) = (row.pos, row.timeline_flags, row.thread_nid, row.seq, row.txn);
-            for event in self.sync.from.timeline.events.read(vec![row.event]).await? {
-                let txn = txn.clone().map(Arc::from);
-                recent.push(Arc::new(Recent { pos, flags, thread_nid, seq, txn, event }));
+    /// What the user may still see of a room they left.
+    async fn left(&self, now: &RoomNow, gone: &Gone) -> Result<Left> {
+        let timeline = &self.sync.from.timeline;
+        let member = timeline.events.by_nid(gone.member_nid).await?;
+        let pos = match gone.pos {
+            Some(pos) => pos,
+            None => {
+                let place = stream::place_of(&mut self.sync.cx.store.read().await?, gone.member_nid).await?;
+                place.map_or(0, |(pos, _, _)| pos)
             }
-        }
-        // Somebody who was never in the room sees their own member event alone.
-        let own = self.request.user.user_id.as_str();
-        let was_in = self.was_joined(&recent, own).await?;
-        if !was_in {
-            recent.retain(|e| e.event.pdu.is_state(kind::MEMBER, own));
-        }
-        let mut draft = Draft {
-            now: Arc::clone(&now),
-            since: self.since.max(1),
-            events: recent,
-            limited: false,
-            is_spoken_about: true,
-            changes: Vec::new(),
         };
-        if draft.events.len() > len {
-            draft.limited = true;
-            draft.events.remove(0);
+        let since = if gone.was_known && !self.request.full_state { self.since } else { 0 };
+        let right = self.sync.from.reading.right(&self.request.user, now).await?;
+        let mut now = now.clone();
+        if let Some(state) = member.state_after() {
+            now.snapshot = timeline.snapshots.by_nid(state).await?;
         }
-        let drafts = [draft];
-        let reader = self.reader();
-        let Gathered { around, of_rooms } = self.gather(&reader, &drafts).await?;
-        if let [parts] = &of_rooms[..] {
-            left.timeline = self.timeline(&drafts[0], &reader, parts, &around)?;
+        let mut draft = Draft::new(Arc::new(now), since);
+        draft.events = self.until(gone.room_nid, since, pos).await?;
+        // Somebody who was never in the room, or has forgotten it, sees their own member event alone.
+        let own = self.request.user.user_id.as_str();
+        let Some(right @ Right::Left(_)) = right else {
+            draft.events.retain(|e| e.event.pdu.is_state(kind::MEMBER, own));
+            draft.since = draft.since.max(1);
+            let (timeline, _) = self.written(draft).await?;
+            return Ok(Left { timeline, ..Left::default() });
+        };
+        self.cut(&mut draft, &right).await?;
+        if !draft.is_whole() && super::needs_changes(&draft, self.request.use_state_after) {
+            let mut tx = self.sync.cx.store.read().await?;
+            draft.changes = stream::state_changes(&mut tx, &[(gone.room_nid, since)], pos).await?;
         }
-        Ok((now.room_id.to_string(), left))
+        let (timeline, state) = self.written(draft).await?;
+        let mut left = Left { timeline, ..Left::default() };
+        let state = Some(state);
+        if self.request.use_state_after {
+            left.state_after = state
+        } else {
+            left.state = state
+        }
+        Ok(left)
     }
 
-    async fn was_joined(&self, events: &[Arc<Recent>], user_id: &str) -> Result<bool> {
-        let Some(last) = events.iter().rev().find(|e| e.event.pdu.is_state(kind::MEMBER, user_id)) else {
-            return Ok(true);
-        };
-        let Some(state) = last.event.state_nid else { return Ok(false) };
-        let snapshot = self.sync.from.timeline.snapshots.by_nid(state).await?;
-        let before = self.sync.from.timeline.state_event_in(&snapshot, kind::MEMBER, user_id).await?;
-        Ok(facts::membership_of(before.as_ref().map(|e| &*e.pdu)) == MembershipState::Join)
+    /// The newest events of a room up to a position.
+    async fn until(&self, room_nid: i64, since: i64, pos: i64) -> Result<Vec<Arc<Recent>>> {
+        let limit = i64::try_from(self.looked_at()).unwrap_or(i64::MAX);
+        let mut tx = self.sync.cx.store.read().await?;
+        let rows = stream::windows(&mut tx, &[(room_nid, since)], pos.min(self.until), limit).await?;
+        drop(tx);
+        let mut found = self.recent(rows).await?;
+        Ok(found.remove(&room_nid).unwrap_or_default())
     }
 }
