@@ -267,7 +267,7 @@ impl Sync {
         // Where nothing happened the rooms need not be looked through.
         let is_quiet =
             since.is_some_and(|s| !request.full_state && self.watch.is_quiet(entry, s.pos) && s.typing >= token.typing);
-        let mut moves = Moves::default();
+        let mut moves = rooms::Moves::default();
         if !is_quiet {
             let account_data = answer.account_data(since).await?;
             moves = answer.rooms(since, &account_data, &mut response).await?;

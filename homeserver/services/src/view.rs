@@ -166,13 +166,9 @@ impl View {
     ) -> Result<Box<RawValue>> {
         let pdu = &one.event.pdu;
         let state_nid = one.event.state_nid.filter(|_| options.past);
-        let own = facts::membership(pdu);
-        let membership = match state_nid {
-            // What the event itself changes counts.
-            Some(_) if pdu.is_state(kind::MEMBER, reader.user_id.as_str()) => Some(&own),
-            Some(nid) => around.memberships.get(&nid),
-            None => None,
-        };
+        // Of the reader's own member event what it itself changes counts (MSC4115).
+        let own = pdu.is_state(kind::MEMBER, reader.user_id.as_str()).then(|| facts::membership(pdu));
+        let membership = state_nid.and_then(|nid| own.as_ref().or_else(|| around.memberships.get(&nid)));
         let prev = around.replaced.get(&one.event.nid).filter(|_| options.past);
         let said = match around.relations.is_empty() {
             true => &[][..],

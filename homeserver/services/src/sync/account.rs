@@ -57,15 +57,15 @@ impl Answer<'_> {
         };
         drop(tx);
         let filter = &self.request.filter;
-        // Who has changed none of them has the default push rules.
-        if since.is_none() && !rows.iter().any(|row| row.kind == RULES) {
-            let body = push_rules::content(&push_rules::defaults(&self.request.user.user_id));
-            rows.push(AccountData { room_nid: 0, kind: RULES.to_owned(), body });
-        }
         rows.retain(|row| match row.room_nid {
             0 => filter.account_data.wants_type(&row.kind),
             _ => filter.room.account_data.wants_type(&row.kind),
         });
+        // Who has changed none of them has the default push rules.
+        if since.is_none() && filter.account_data.wants_type(RULES) && !rows.iter().any(|row| row.kind == RULES) {
+            let body = push_rules::content(&push_rules::defaults(&self.request.user.user_id));
+            rows.push(AccountData { room_nid: 0, kind: RULES.to_owned(), body });
+        }
         Ok(rows)
     }
 

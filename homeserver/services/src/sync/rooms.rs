@@ -111,10 +111,10 @@ struct Draft {
     events: Vec<Arc<Recent>>,
     /// Whether there are events between `since` and the first of `events`.
     limited: bool,
-    /// Whether something may have been said about one of `events`.
-    is_spoken_about: bool,
     /// What changed in its state since, when it was asked for.
     changes: Vec<stream::StateChangeRow>,
+    /// Whether something may have been said about one of `events`.
+    is_spoken_about: bool,
     /// Whether somebody came, went or changed their name since.
     has_moves: bool,
     /// Whether a filter drops events that change the state.
@@ -131,6 +131,7 @@ impl Draft {
             limited: false,
             is_spoken_about: true,
             changes: Vec::new(),
+            is_spoken_about: true,
             has_moves: false,
             hides_state: false,
         }
@@ -318,7 +319,6 @@ impl Answer<'_> {
         }
         let filter = &self.request.filter.room.timeline;
         for draft in &mut drafts {
-            draft.is_spoken_about = may_be_spoken_about(&draft.events);
             self.cut(draft, &Right::Joined).await?;
         }
         // A room that is whole to the client, or whose every new event a filter drops, may have nothing to show.

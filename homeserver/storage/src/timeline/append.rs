@@ -104,7 +104,7 @@ async fn append_sqlite(tx: &mut Tx, mut batch: &[(NewEvent, NewRow)]) -> Result<
                 .bind(row.flags)
                 .bind(row.thread_nid)
                 .bind(row.seq)
-                .bind(row.txn.as_deref().kept());
+                .bind(row.txn.clone().kept());
         }
         let Connection::Sqlite(connection) = tx.connection() else { return Ok(()) };
         let given = query.fetch_all(connection).await?;

@@ -1,4 +1,4 @@
-//! What a sync tells of rooms that is no event of theirs: who has read what, who types.
+//! What of rooms is not kept: who has read what, and who types.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -6,7 +6,7 @@ use room::event::{kind, stripped};
 use serde_json::value::RawValue;
 use storage::{invitations, timeline as stream};
 
-use super::{Answer, Draft, Events, Gathered, Gone, Invited, Knocked, Left, Memberships, Rooms};
+use super::{Answer, Draft, Events, Gone, Invited, Knocked, Left, Memberships, Rooms};
 use crate::{
     Error, Result,
     reading::Right,
@@ -98,24 +98,21 @@ impl Answer<'_> {
         let Some(right @ Right::Left(_)) = right else {
             draft.events.retain(|e| e.event.pdu.is_state(kind::MEMBER, own));
             draft.since = draft.since.max(1);
-            return self.write_left(draft, false).await;
+            let (timeline, _) = self.written(draft).await?;
+            return Ok(Left { timeline, ..Left::default() });
         };
         self.cut(&mut draft, &right).await?;
         if !draft.is_whole() && super::needs_changes(&draft, self.request.use_state_after) {
             let mut tx = self.sync.cx.store.read().await?;
             draft.changes = stream::state_changes(&mut tx, &[(gone.room_nid, since)], pos).await?;
         }
-        self.write_left(draft, true).await
-    }
-
-    async fn write_left(&self, draft: Draft, has_state: bool) -> Result<Left> {
-        let (drafts, reader) = ([draft], self.reader());
-        let Gathered { around, of_rooms } = self.gather(&reader, &drafts).await?;
-        let ([draft], [parts]) = (&drafts, &of_rooms[..]) else { return Ok(Left::default()) };
-        let mut left = Left { timeline: self.timeline(draft, &reader, parts, &around)?, ..Left::default() };
-        if has_state {
-            let state = Some(self.state(&reader, parts, &around)?);
-            *if self.request.use_state_after { &mut left.state_after } else { &mut left.state } = state;
+        let (timeline, state) = self.written(draft).await?;
+        let mut left = Left { timeline, ..Left::default() };
+        let state = Some(state);
+        if self.request.use_state_after {
+            left.state_after = state
+        } else {
+            left.state = state
         }
         Ok(left)
     }

@@ -17,6 +17,7 @@ impl Answer<'_> {
     /// Leave of a draft's events what the user may see and the filter wants, at most so many as are asked for.
     pub(super) async fn cut(&self, draft: &mut Draft, right: &Right) -> Result<()> {
         let filter = &self.request.filter.room.timeline;
+        draft.is_spoken_about = super::may_be_spoken_about(&draft.events);
         draft.has_moves = draft.events.iter().any(|e| e.event.pdu.kind == kind::MEMBER);
         self.drop_ignored(draft).await?;
         self.drop_unseen(draft, right).await?;

@@ -90,19 +90,18 @@ impl Answer<'_> {
         Ok(joined)
     }
 
-    /// Write the state that goes with a room's timeline.
-    pub(super) fn state(&self, reader: &Reader, parts: &Parts, around: &Surroundings) -> Result<Events> {
-        Ok(Events { events: self.sync.from.view.render_within(reader, &parts.state, AS_STATE, around)? })
+    /// A room the user is not in any more: its timeline and state.
+    pub(super) async fn written(&self, draft: Draft) -> Result<(Timeline, Events)> {
+        let (reader, drafts) = (self.reader(), [draft]);
+        let Gathered { around, of_rooms } = self.gather(&reader, &drafts).await?;
+        let [parts] = &of_rooms[..] else { return Ok((Timeline::default(), Events::default())) };
+        let timeline = self.timeline(&drafts[0], &reader, parts, &around)?;
+        let state = self.sync.from.view.render_within(&reader, &parts.state, AS_STATE, &around)?;
+        Ok((timeline, Events { events: state }))
     }
 
     /// Write a room's timeline.
-    pub(super) fn timeline(
-        &self,
-        draft: &Draft,
-        reader: &Reader,
-        parts: &Parts,
-        around: &Surroundings,
-    ) -> Result<Timeline> {
+    fn timeline(&self, draft: &Draft, reader: &Reader, parts: &Parts, around: &Surroundings) -> Result<Timeline> {
         let events = self.sync.from.view.render_within(reader, &parts.timeline, parts.options, around)?;
         let prev_batch = match draft.events.first() {
             Some(first) => {
@@ -181,8 +180,11 @@ impl Answer<'_> {
         let is_after = self.request.use_state_after;
         let mut newest: BTreeMap<i64, i64> = BTreeMap::new();
         for row in &draft.changes {
-            let is_unsaid = row.pos < first_pos || Some(row.change.cause_nid) != row.change.event_nid;
-            if is_after || draft.hides_state || is_unsaid {
+            if is_after
+                || draft.hides_state
+                || row.pos < first_pos
+                || Some(row.change.cause_nid) != row.change.event_nid
+            {
                 match row.change.event_nid {
                     Some(event_nid) => drop(newest.insert(row.change.state_key_nid, event_nid)),
                     None => drop(newest.remove(&row.change.state_key_nid)),
