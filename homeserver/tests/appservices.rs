@@ -1,5 +1,7 @@
 //! Application services, played by a small server of their own: what they are told, and what they may ask.
 
+#![allow(clippy::disallowed_methods, reason = "tests take the address of PostgreSQL from the environment")]
+
 mod fixture;
 
 use std::{

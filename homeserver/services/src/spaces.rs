@@ -211,7 +211,7 @@ impl Spaces {
             return Ok((summary(&now), membership));
         }
         let found = self.elsewhere(room_id, via, false).await?.map(|found| found.room.summary);
-        let found = found.filter(|found| &found.room.room_id == room_id).ok_or(Error::NotFound("room"))?;
+        let found = found.filter(|found| found.room.room_id == *room_id).ok_or(Error::NotFound("room"))?;
         if !self.may_know_summary(asker, &found).await? {
             return Err(Error::NotFound("room"));
         }

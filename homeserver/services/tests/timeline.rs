@@ -1,5 +1,7 @@
 //! The one door, on real databases: order, state, counts, and what happens when several write at once.
 
+#![allow(clippy::disallowed_methods, reason = "tests take the address of PostgreSQL from the environment")]
+
 use std::sync::Arc;
 
 use room::build::Draft;

@@ -2,6 +2,8 @@
 //!
 //! PostgreSQL is at `TEST_POSTGRES_URL`; `./test` starts one. Without it this test fails rather than pass on one database.
 
+#![allow(clippy::disallowed_methods, reason = "tests take the address of PostgreSQL from the environment")]
+
 use sqlx::{Column as _, Either, Executor as _, SqlSafeStr as _, Statement as _};
 use storage::{STATEMENTS, Settings, Store};
 

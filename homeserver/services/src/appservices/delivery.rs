@@ -333,7 +333,7 @@ impl Worker {
         let mut batch = Batch { until: since, ..Batch::default() };
         if stable > since {
             let found = match self.mailbox.take(since, stable) {
-                Some(rooms) => self.from_memory(&rooms, since, stable),
+                Some(rooms) => self.remembered(&rooms, since, stable),
                 None => None,
             };
             batch = match found {
@@ -354,7 +354,7 @@ impl Worker {
     }
 
     /// Events of rooms, in order, if memory has them all.
-    fn from_memory(&self, rooms: &BTreeSet<i64>, since: i64, until: i64) -> Option<Vec<(i64, Arc<Stored>)>> {
+    fn remembered(&self, rooms: &BTreeSet<i64>, since: i64, until: i64) -> Option<Vec<(i64, Arc<Stored>)>> {
         let mut events = Vec::new();
         for room_nid in rooms {
             let recent = self.timeline.recent_since(*room_nid, since)?;

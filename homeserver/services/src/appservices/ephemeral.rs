@@ -129,7 +129,7 @@ pub(super) async fn receipts(
         let Some(name) = names.get(&receipt.user_nid) else { continue };
         let is_own = <&UserId>::try_from(&**name).is_ok_and(|user| interest.has_user(user));
         let is_private = receipt.kind != "m.read";
-        if (is_private && !is_own) || !(is_own || interest.has_room(receipt.room_nid).await?) {
+        if !is_own && (is_private || !interest.has_room(receipt.room_nid).await?) {
             continue;
         }
         let mut data = json!({ "ts": receipt.ts });

@@ -76,7 +76,7 @@ impl Incoming {
                     ReceiptThread::Thread(root) => Lane::Thread(root),
                     _ => Lane::Room,
                 };
-                let ts = read.data.ts.map_or_else(|| self.0.cx.clock.now(), |ts| ts);
+                let ts = read.data.ts.unwrap_or_else(|| self.0.cx.clock.now());
                 receipts.extend(read.event_ids.into_iter().map(|event_id| RemoteReceipt {
                     user_id: user_id.clone(),
                     event_id,

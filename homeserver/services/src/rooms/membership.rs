@@ -260,7 +260,7 @@ impl Rooms {
     pub async fn unban(&self, user: &User, room_id: &RoomId, target: &UserId, extra: Extra) -> Result<OwnedEventId> {
         may_speak(user)?;
         let now = self.room(room_id).await?;
-        if !self.member(&now, target).await?.is_some_and(|m| m.membership == "ban") {
+        if self.member(&now, target).await?.is_none_or(|m| m.membership != "ban") {
             return Err(Error::forbidden("they are not banned from this room"));
         }
         let content = member_content("leave", &Face::default(), extra);

@@ -140,12 +140,12 @@ impl Rooms {
         }
         for field in ["events", "notifications", "users"] {
             match said.get(field) {
-                None => {}
-                Some(CanonicalJsonValue::Object(levels)) => {
-                    if levels.values().any(|level| !matches!(level, CanonicalJsonValue::Integer(_))) {
-                        return Err(wrong(&format!("each entry of {field}")));
-                    }
+                Some(CanonicalJsonValue::Object(levels))
+                    if levels.values().any(|level| !matches!(level, CanonicalJsonValue::Integer(_))) =>
+                {
+                    return Err(wrong(&format!("each entry of {field}")));
                 }
+                None | Some(CanonicalJsonValue::Object(_)) => {}
                 Some(_) => return Err(Error::Invalid(format!("{field} must be an object"))),
             }
         }

@@ -373,7 +373,8 @@ impl Queue {
         let dispatched = self.progress().dispatched;
         let mut state = destination.state();
         let items = batch.item_count.min(state.items.len());
-        if let Some(last) = state.items.drain(..items).last() {
+        let last = state.items.drain(..items).next_back();
+        if let Some(last) = last {
             state.out_pos = state.out_pos.max(last.pos);
             state.device_pos = state.device_pos.max(last.pos);
             state.is_dirty = true;
