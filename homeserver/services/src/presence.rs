@@ -140,6 +140,8 @@ struct State {
     serial: u64,
 }
 
+/// Users with what is seen of them.
+type UsersSeen = Vec<(i64, Seen)>;
 type LocalListener = Box<dyn Fn(&[(i64, Seen)]) + Send + Sync>;
 
 struct Inner {
@@ -426,7 +428,7 @@ impl State {
     }
 
     /// Look at everybody: who changed, as all see them; and whom the other instances are told of, as this one sees them.
-    fn round(&mut self, now_ms: u64, settings: &Settings) -> (Vec<(i64, Seen)>, Vec<(i64, Seen)>) {
+    fn round(&mut self, now_ms: u64, settings: &Settings) -> (UsersSeen, UsersSeen) {
         let looked_at: Vec<i64> = self
             .users
             .iter()

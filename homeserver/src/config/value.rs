@@ -168,7 +168,8 @@ impl Setting for Duration {
     fn show(&self) -> Option<String> {
         let ms = self.as_millis();
         let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
-        let (unit, size) = units.into_iter().find(|(_, size)| ms > 0 && ms % size == 0).unwrap_or(("s", 1000));
+        let (unit, size) =
+            units.into_iter().find(|(_, size)| ms > 0 && ms.is_multiple_of(*size)).unwrap_or(("s", 1000));
         Some(format!("\"{}{unit}\"", ms / size))
     }
 }
@@ -184,7 +185,8 @@ impl Setting for Size {
 
     fn show(&self) -> Option<String> {
         let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
-        let (unit, size) = units.into_iter().find(|(_, size)| self.0 > 0 && self.0 % size == 0).unwrap_or(("B", 1));
+        let (unit, size) =
+            units.into_iter().find(|(_, size)| self.0 > 0 && self.0.is_multiple_of(*size)).unwrap_or(("B", 1));
         Some(format!("\"{} {unit}\"", self.0 / size))
     }
 }

@@ -280,7 +280,7 @@ impl Endpoints {
                 let reply = handler(services, call);
                 async move {
                     let response = reply.await?.try_into_http_response::<Vec<u8>>();
-                    Ok(response.map(|r| r.map(Body::from)).map_err(ApiError::internal)?)
+                    response.map(|r| r.map(Body::from)).map_err(ApiError::internal)
                 }
             },
             std::any::type_name::<F>(),

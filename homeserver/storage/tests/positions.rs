@@ -6,7 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests take the address of PostgreSQL from the environment")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicUsize, Ordering},
@@ -144,9 +144,9 @@ async fn write_some(tx: &mut Tx, dice: &mut Dice, user_nid: i64, from: i64, writ
             _ => {
                 let kind = format!("kind {user_nid} {}", dice.below(KINDS));
                 // Once in a transaction: a row that moves twice in one takes one position on PostgreSQL.
-                if !written.newest.contains_key(&kind) {
-                    account_data::put(tx, user_nid, 0, &kind, &nid.to_string()).await.unwrap();
-                    written.newest.insert(kind, nid);
+                if let Entry::Vacant(first) = written.newest.entry(kind) {
+                    account_data::put(tx, user_nid, 0, first.key(), &nid.to_string()).await.unwrap();
+                    first.insert(nid);
                 }
             }
         }

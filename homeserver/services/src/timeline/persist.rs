@@ -395,6 +395,22 @@ fn changed_events(batch: &[Item]) -> Vec<(i64, i64)> {
     placed.chain(redacted).map(|event| (event.nid, event.flags)).collect()
 }
 
+/// What a batch did to one room.
+struct Advanced {
+    cell: Arc<Cell>,
+    /// The room after it, if its present changed.
+    now: Option<Arc<RoomNow>>,
+    recent: Vec<Arc<Recent>>,
+    /// The position of its newest event; 0 without one.
+    last_pos: i64,
+}
+
+impl Advanced {
+    fn new(cell: &Arc<Cell>) -> Self {
+        Self { cell: Arc::clone(cell), now: None, recent: Vec::new(), last_pos: 0 }
+    }
+}
+
 /// Memory first, then the news, then the senders: whoever hears of an event finds it.
 fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
     // Positions are given in the order rows were written: outliers that found their place first.
@@ -409,16 +425,16 @@ fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
         }
     }
     let mut change = Change { first, last: pos - 1, events: changed_events(&batch), ..Change::default() };
-    let mut rooms: BTreeMap<i64, (Arc<Cell>, Option<Arc<RoomNow>>, Vec<Arc<Recent>>, i64)> = BTreeMap::new();
+    let mut rooms: BTreeMap<i64, Advanced> = BTreeMap::new();
     for (item, pos) in batch.iter().zip(&positions) {
         all_events.put(Arc::clone(&item.event));
-        let room = rooms.entry(item.cell.nid).or_insert_with(|| (Arc::clone(&item.cell), None, Vec::new(), 0));
+        let room = rooms.entry(item.cell.nid).or_insert_with(|| Advanced::new(&item.cell));
         if !matches!(item.base, Base::Aside) {
-            room.1 = Some(Arc::clone(&item.after));
+            room.now = Some(Arc::clone(&item.after));
         }
         if let Some(row) = &item.row {
-            room.3 = room.3.max(*pos);
-            room.2.push(Arc::new(Recent {
+            room.last_pos = room.last_pos.max(*pos);
+            room.recent.push(Arc::new(Recent {
                 pos: *pos,
                 flags: row.flags,
                 thread_nid: row.thread_nid,
@@ -438,7 +454,7 @@ fn tell(cx: &Context, all_events: &Events, batch: Vec<Item>, first: i64) {
             all_events.put(Arc::clone(event));
         }
     }
-    for (nid, (cell, now, recent, last_pos)) in rooms {
+    for (nid, Advanced { cell, now, recent, last_pos }) in rooms {
         if last_pos > 0 {
             change.rooms.push((nid, last_pos));
         }

@@ -193,7 +193,7 @@ impl Timeline {
         if known.is_none() {
             self.events.built(Arc::clone(&event));
         }
-        let missing = event.pdu.prev_events.iter().filter(|id| !prev.get(*id).is_some_and(|e| !e.has(flags::OUTLIER)));
+        let missing = event.pdu.prev_events.iter().filter(|id| prev.get(*id).is_none_or(|e| e.has(flags::OUTLIER)));
         effects.missing = missing.map(ToString::to_string).collect();
         let auth = self.auth_nids(&event.pdu).await?;
         let (mut base, mut row, mut after) = (Base::Aside, None, Arc::clone(&before));
