@@ -368,7 +368,7 @@ impl History {
 
     /// Everything clients are told of what is unread, against the recomputation.
     async fn look(&mut self) {
-        for user in 0..NAMES.len() {
+        for (user, name) in NAMES.into_iter().enumerate() {
             let client = self.users[user].clone();
             let sync = async |query: String| client.get(&format!("/_matrix/client/v3/sync?{query}")).await.ok();
             let by_thread = sync(format!("filter={BY_THREAD}")).await;
@@ -377,7 +377,7 @@ impl History {
             self.since[user] = news["next_batch"].as_str().unwrap().to_owned();
             let mut badge = 0;
             for (number, room) in self.rooms.iter().enumerate() {
-                let context = format!("{}, room {number}, after:\n{}", NAMES[user], self.told);
+                let context = format!("{name}, room {number}, after:\n{}", self.told);
                 let joined = |answer: &Value| answer["rooms"]["join"][&room.id].clone();
                 if !room.joined.contains_key(&user) {
                     assert!(joined(&together).is_null(), "{context}");

@@ -1,6 +1,10 @@
 //! What the command line says.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
@@ -158,8 +162,8 @@ impl Place {
     }
 }
 
-fn path(path: &PathBuf) -> String {
-    path.display().to_string()
+fn path(path: impl AsRef<Path>) -> String {
+    path.as_ref().display().to_string()
 }
 
 /// The environment's variables that are text; names are compared later.

@@ -86,7 +86,7 @@ async fn write(device: &Client, room_id: &str, others: &[String], n: usize) -> (
         others.iter().map(|user| (user, json!({ "*": { "n": format!("{} {n}", device.device_id) } }))).collect();
     let path = format!("/_matrix/client/v3/sendToDevice/org.example.note/{n}");
     device.put(&path, json!({ "messages": messages })).await.ok();
-    if n % 10 == 0 {
+    if n.is_multiple_of(10) {
         // The clock stands: what tells the rooms of one user apart is their content.
         let content = json!({ "org.example.name": body });
         device.post("/_matrix/client/v3/createRoom", json!({ "creation_content": content })).await.ok();
@@ -105,7 +105,7 @@ async fn at_each(instances: &[TestServer; 2], name: &str) -> [Client; 2] {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn waiting_syncs_get_everything_though_every_tenth_message_between_instances_is_lost() {
     let place = Place::fresh().await;
-    let lossy = |bus| Lossy::new(bus, LOST_EVERY);
+    let lossy = |bus| Lossy::boxed(bus, LOST_EVERY);
     let one = place.instance_with(&place.valkey_url, settings(), lossy).await;
     let two = place.instance_with(&place.valkey_url, settings(), lossy).await;
     let instances = [one, two];

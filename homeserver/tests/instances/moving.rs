@@ -47,7 +47,7 @@ fn said(answer: &Value, room_id: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_token_of_one_instance_goes_on_at_another_that_has_not_heard_the_news() {
     let place = Place::fresh().await;
-    let silent = |bus| crate::pair::Lossy::new(bus, 1);
+    let silent = |bus| crate::pair::Lossy::boxed(bus, 1);
     let one = place.instance_with(&place.valkey_url, crate::fixture::settings(), silent).await;
     let two = place.instance().await;
     let [alice, bob] = one.users(["alice", "bob"]).await;
@@ -95,7 +95,7 @@ async fn a_message_redacted_at_one_instance_is_gone_at_the_other() {
 #[tokio::test]
 async fn a_message_whose_redaction_was_not_told_is_gone_at_the_other_instance_too() {
     let place = Place::fresh().await;
-    let silent = |bus| crate::pair::Lossy::new(bus, 1);
+    let silent = |bus| crate::pair::Lossy::boxed(bus, 1);
     let one = place.instance_with(&place.valkey_url, crate::fixture::settings(), silent).await;
     let two = place.instance().await;
     let [alice, bob] = one.users(["alice", "bob"]).await;
@@ -115,7 +115,7 @@ async fn a_message_whose_redaction_was_not_told_is_gone_at_the_other_instance_to
 #[tokio::test]
 async fn a_room_joined_at_one_instance_is_in_a_sync_waiting_at_the_other() {
     let place = Place::fresh().await;
-    let silent = |bus| crate::pair::Lossy::new(bus, 1);
+    let silent = |bus| crate::pair::Lossy::boxed(bus, 1);
     let one = place.instance_with(&place.valkey_url, crate::fixture::settings(), silent).await;
     let two = place.instance().await;
     let [alice, bob] = one.users(["alice", "bob"]).await;

@@ -88,7 +88,7 @@ pub(crate) struct Lossy {
 }
 
 impl Lossy {
-    pub(crate) fn new(bus: Valkey, every: u64) -> Box<dyn Bus> {
+    pub(crate) fn boxed(bus: Valkey, every: u64) -> Box<dyn Bus> {
         Box::new(Self { bus, every, sent: AtomicU64::new(0) })
     }
 }
@@ -101,7 +101,7 @@ impl fmt::Debug for Lossy {
 
 impl Bus for Lossy {
     fn send(&self, message: &Message) {
-        if (self.sent.fetch_add(1, Ordering::SeqCst) + 1) % self.every != 0 {
+        if !(self.sent.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(self.every) {
             self.bus.send(message);
         }
     }

@@ -133,12 +133,15 @@ async fn nonsense_is_no_answer() {
     }
 }
 
+/// What a server of this name answers when its keys are asked for, with a good key and another.
+type KeyAnswer = fn(&Server, &str, &SigningKey, &SigningKey) -> Value;
+
 #[tokio::test]
 async fn keys_are_believed_from_nobody_but_their_server() {
     let authority = Authority::new();
     let here = Server::start(&authority).await;
     let [good, other] = [0, 1].map(|_| SigningKey::generate(&here.cx.randomness).unwrap().2);
-    let answers: [fn(&Server, &str, &SigningKey, &SigningKey) -> Value; 4] = [
+    let answers: [KeyAnswer; 4] = [
         |here, name, good, _| key_answer(here, name, good, good),
         |here, name, good, other| key_answer(here, name, good, other),
         |here, _, good, _| key_answer(here, "elsewhere.example.org", good, good),

@@ -3,6 +3,8 @@
 //! Runs when `SYNAPSE_URL` (its client API), `SYNAPSE_NAME` and `SYNAPSE_TLS` are set; the last is a folder with `ca.crt`, which
 //! Synapse trusts, and `server.crt` and `server.key` for `localhost`, signed by it.
 
+#![allow(clippy::disallowed_methods, reason = "tests take the address of a Synapse from the environment")]
+
 use std::{path::Path, time::Duration};
 
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomVersionId};

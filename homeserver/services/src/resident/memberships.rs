@@ -138,13 +138,13 @@ impl Resident {
             return Ok(None);
         }
         let user_nid = self.cx.numbers.user(user).await?;
-        let (mut can_tell, mut fulfils) = (false, false);
+        let (mut can_tell, mut fulfils) = (true, false);
         for allowed in rules.as_ref().map(|event| facts::allowed_rooms(&event.pdu)).unwrap_or_default() {
-            let Ok(other) = self.timeline.room(&allowed).await else { continue };
-            if other.inhabitants.local.is_empty() {
+            let other = self.timeline.room(&allowed).await.ok().filter(|other| !other.inhabitants.local.is_empty());
+            let Some(other) = other else {
+                can_tell = false;
                 continue;
-            }
-            can_tell = true;
+            };
             fulfils |= members::is_joined(&mut self.cx.store.read().await?, other.nid, user_nid).await?;
         }
         if !fulfils && can_tell {

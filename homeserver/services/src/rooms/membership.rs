@@ -17,7 +17,10 @@ use storage::{
 };
 
 use super::{Rooms, is_present_here, may_speak, not_in_room};
-use crate::{Error, Result, accounts::User, error::Code, timeline::now::RoomNow};
+use crate::{
+    Error, Result, accounts::User, error::Code, notify::Whisper, sync::watch::FORGET_MEMBERSHIPS,
+    timeline::now::RoomNow,
+};
 
 /// Names who vouches for a join of a room with restricted access.
 const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
@@ -289,6 +292,7 @@ impl Rooms {
             return Err(Error::Specific(Code::Unknown, "you are still in this room".to_owned()));
         }
         tx.commit().await?;
+        self.cx.notify.whisper(&Whisper::Forget(FORGET_MEMBERSHIPS.to_owned(), user.nid.to_string()));
         Ok(())
     }
 

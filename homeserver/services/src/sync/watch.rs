@@ -26,6 +26,9 @@ const USERS_MAX: usize = 100_000;
 /// Members remembered as sent to devices of one user, for lazy loading; beyond it all are sent again.
 const LAZY_MAX: usize = 20_000;
 
+/// Family of [`Whisper::Forget`] for memberships that changed without an event, as when a room is forgotten.
+pub(crate) const FORGET_MEMBERSHIPS: &str = "memberships";
+
 /// What concerns one user.
 #[derive(Debug)]
 pub struct Entry {
@@ -177,13 +180,18 @@ impl Watch {
         let listener = watch.clone();
         watch.cx.notify.on_change(move |change| listener.hear(change));
         let listener = watch.clone();
-        watch.cx.notify.on_whisper(move |whisper| {
-            if let Whisper::Typing(room_nid, _) = whisper {
-                listener.each_in_room(*room_nid, 0, |entry| {
-                    entry.typing.fetch_add(1, Ordering::AcqRel);
-                    entry.bell.notify_waiters();
-                });
+        watch.cx.notify.on_whisper(move |whisper| match whisper {
+            Whisper::Typing(room_nid, _) => listener.each_in_room(*room_nid, 0, |entry| {
+                entry.typing.fetch_add(1, Ordering::AcqRel);
+                entry.bell.notify_waiters();
+            }),
+            Whisper::Forget(family, key) if family == FORGET_MEMBERSHIPS => {
+                let entry = key.parse().ok().and_then(|user_nid: i64| listener.lock().get(&user_nid).cloned());
+                if let Some(entry) = entry {
+                    *entry.rooms.write().unwrap_or_else(PoisonError::into_inner) = None;
+                }
             }
+            _ => {}
         });
         watch
     }

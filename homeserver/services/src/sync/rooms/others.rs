@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use room::event::{kind, stripped};
+use room::event::stripped;
 use serde_json::value::RawValue;
 use storage::{invitations, timeline as stream};
 
@@ -96,9 +96,8 @@ impl Answer<'_> {
         let mut draft = Draft::new(Arc::new(now), since);
         draft.events = self.until(gone.room_nid, since, pos).await?;
         // Somebody who was never in the room, or has forgotten it, sees their own member event alone.
-        let own = self.request.user.user_id.as_str();
         let Some(right @ Right::Left(_)) = right else {
-            draft.events.retain(|e| e.event.pdu.is_state(kind::MEMBER, own));
+            draft.events.retain(|e| e.event.nid == gone.member_nid);
             draft.since = draft.since.max(1);
             let (timeline, _) = self.written(draft).await?;
             return Ok(Left { timeline, ..Left::default() });
