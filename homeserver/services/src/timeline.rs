@@ -525,7 +525,7 @@ impl Timeline {
             prev_events: Vec::new(),
             auth_events: Vec::new(),
             depth: 1,
-            origin_server_ts: self.cx.clock.now(),
+            origin_server_ts: self.cells.creation_moment(self.cx.clock.now()),
         };
         let pdu = build::build(&create, &place, self.cx.signer(), rules)?;
         auth::check(&pdu, rules, |_, _| None)?;

@@ -105,6 +105,22 @@ async fn a_room_of_each_version_is_made_joined_and_written_to() {
     }
 }
 
+/// The clock stands, and the create events say the same: in version 12 they would be one event, and so one room.
+#[tokio::test]
+async fn rooms_made_at_one_moment_are_several() {
+    let (_folder, urls) = databases().await;
+    for url in urls {
+        let cx = context(&url).await;
+        let timeline = Timeline::start(cx.clone(), Rules::new(cx.clone()));
+        let alice = user_id!("@alice:example.org").to_owned();
+
+        let first = public_room(&timeline, &alice, RoomVersionId::V12).await;
+        let second = public_room(&timeline, &alice, RoomVersionId::V12).await;
+
+        assert_ne!(first.room_id, second.room_id);
+    }
+}
+
 #[tokio::test]
 async fn what_the_rules_refuse_leaves_nothing_behind() {
     let (_folder, urls) = databases().await;

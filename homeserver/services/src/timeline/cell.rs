@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use ruma::{OwnedRoomId, RoomId};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedRoomId, RoomId, uint};
 use storage::relations::Thread;
 
 use super::{
@@ -219,6 +219,8 @@ pub struct Cells(Arc<Mutex<Inner>>);
 struct Inner {
     cells: HashMap<i64, Arc<Cell>>,
     nids: HashMap<OwnedRoomId, i64>,
+    /// When this process made its last room.
+    created_at: Option<MilliSecondsSinceUnixEpoch>,
 }
 
 impl Cells {
@@ -241,6 +243,17 @@ impl Cells {
     #[must_use]
     pub fn peek(&self, nid: i64) -> Option<Arc<Cell>> {
         self.lock().cells.get(&nid).cloned()
+    }
+
+    /// A moment for a room to be made, `now` or the next that is free: the id of a room of version 12 is the hash of its create
+    /// event, which must not come twice.
+    #[must_use]
+    pub fn creation_moment(&self, now: MilliSecondsSinceUnixEpoch) -> MilliSecondsSinceUnixEpoch {
+        let mut inner = self.lock();
+        let after_last = inner.created_at.map(|last| MilliSecondsSinceUnixEpoch(last.0.saturating_add(uint!(1))));
+        let moment = after_last.map_or(now, |next| next.max(now));
+        inner.created_at = Some(moment);
+        moment
     }
 
     /// The news: what is known of rooms that moved since is old.
