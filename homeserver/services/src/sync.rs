@@ -23,7 +23,6 @@ use serde_json::value::RawValue;
 
 use self::{
     filter::Filter,
-    rooms::Moves,
     watch::{Entry, Watch},
 };
 use crate::{

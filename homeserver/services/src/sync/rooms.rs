@@ -129,7 +129,6 @@ impl Draft {
             since,
             events: Vec::new(),
             limited: false,
-            is_spoken_about: true,
             changes: Vec::new(),
             is_spoken_about: true,
             has_moves: false,

@@ -67,6 +67,8 @@ impl Answer<'_> {
         let now = timeline.now(nid).await?;
         let mut events = Vec::new();
         for wanted in room::event::STRIPPED_TYPES {
+            // Has a number from now on, so that a type no room has yet is not looked for each time.
+            self.sync.cx.numbers.state_key(wanted, "").await?;
             events.extend(timeline.state_event(&now, wanted, "").await?);
         }
         events.push(timeline.events.by_nid(member_nid).await?);

@@ -78,7 +78,7 @@ impl Answer<'_> {
             joined.summary.invited = Some(now.inhabitants.invited);
         }
         joined.timeline = self.timeline(draft, reader, parts, around)?;
-        let state = self.state(reader, parts, around)?;
+        let state = Events { events: self.sync.from.view.render_within(reader, &parts.state, AS_STATE, around)? };
         if self.request.use_state_after && self.request.is_unstable_state_after {
             joined.unstable_state_after = Some(state);
         } else if self.request.use_state_after {
