@@ -146,9 +146,10 @@ export class Device {
         } catch (error) {
             if (!/not a local echo/.test(error.message)) throw error;
             const room = this.room(roomId);
-            const events = [...room.getLiveTimeline().getEvents(), ...room.getThreads().flatMap((thread) => thread.events)];
-            const echo = events.find((event) => event.getUnsigned().transaction_id === transaction);
-            must(echo, `the echo of transaction ${transaction}: ${error.message}`);
+            const echo = await this.until(`the echo of transaction ${transaction} (${error.message})`, () => {
+                const events = [...room.getLiveTimeline().getEvents(), ...room.getThreads().flatMap((thread) => thread.events)];
+                return events.find((event) => event.getUnsigned().transaction_id === transaction);
+            });
             return echo.getId();
         }
     }
