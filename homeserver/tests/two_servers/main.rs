@@ -5,6 +5,7 @@ mod ephemeral;
 mod hostile;
 mod joining;
 mod people;
+mod returning;
 mod server;
 mod synapse;
 mod talking;
