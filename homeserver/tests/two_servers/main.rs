@@ -10,6 +10,7 @@ mod joining;
 #[path = "../hostile/nonsense.rs"]
 mod nonsense;
 mod people;
+mod returning;
 mod server;
 mod sweep;
 mod synapse;
