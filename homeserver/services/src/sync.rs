@@ -199,6 +199,8 @@ struct Answer<'a> {
     since: i64,
     /// Everything up to this is told.
     until: i64,
+    /// Typing up to this count is told.
+    typing: u64,
     device: &'a str,
 }
 
@@ -256,13 +258,13 @@ impl Sync {
         until: i64,
     ) -> Result<Response> {
         let device = request.user.device_id.as_ref().map_or("", |id| id.as_str());
-        let mut token = Token { pos: until, ..Token::default() };
-        let answer = Answer { sync: self, request, entry, since: since.map_or(0, |s| s.pos), until, device };
+        let mut token = Token { pos: until, typing: self.from.typing.serial(), ..Token::default() };
+        let since_pos = since.map_or(0, |s| s.pos);
+        let answer = Answer { sync: self, request, entry, since: since_pos, until, typing: token.typing, device };
         let mut response = Response::default();
         if since.is_none() {
             entry.forget_members(device);
         }
-        token.typing = self.from.typing.serial();
         // Where nothing happened the rooms need not be looked through.
         let is_quiet =
             since.is_some_and(|s| !request.full_state && self.watch.is_quiet(entry, s.pos) && s.typing >= token.typing);

@@ -115,11 +115,12 @@ impl Typing {
             .map_or((Vec::new(), 0), |room| (room.until_ms.keys().copied().collect(), room.serial))
     }
 
-    /// Which of `rooms` changed after the count was `since`.
+    /// Which of `rooms` changed last after the count was `since` and no later than it was `until`.
     #[must_use]
-    pub fn changed(&self, rooms: &[i64], since: u64) -> Vec<i64> {
+    pub fn changed(&self, rooms: &[i64], since: u64, until: u64) -> Vec<i64> {
         let state = self.state();
-        rooms.iter().copied().filter(|nid| state.rooms.get(nid).is_some_and(|room| room.serial > since)).collect()
+        let has_changed = |room: &RoomTypists| room.serial > since && room.serial <= until;
+        rooms.iter().copied().filter(|nid| state.rooms.get(nid).is_some_and(has_changed)).collect()
     }
 
     /// Count of the last change.

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::fixture::{PASSWORD, TestServer};
+use crate::fixture::{PASSWORD, TestServer, settings};
 
 const LOGIN: &str = "/_matrix/client/v3/login";
 const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
@@ -157,6 +157,18 @@ async fn a_device_logs_another_one_in_once_and_soon() {
     let late = alice.post(path, auth).await.ok();
     server.clock.advance(std::time::Duration::from_millis(late["expires_in_ms"].as_u64().unwrap()));
     assert_eq!(nobody.post(LOGIN, with(&late["login_token"])).await.status(), 403);
+}
+
+#[tokio::test]
+async fn capabilities_name_the_room_version_that_new_rooms_get() {
+    let mut settings = settings();
+    settings.rooms.default_version = ruma::RoomVersionId::V11;
+    let server = TestServer::start_with(settings).await;
+    let alice = server.user("alice").await;
+
+    let capabilities = alice.get("/_matrix/client/v3/capabilities").await.ok()["capabilities"].clone();
+
+    assert_eq!(capabilities["m.room_versions"]["default"], "11");
 }
 
 #[tokio::test]

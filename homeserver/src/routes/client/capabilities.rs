@@ -4,7 +4,7 @@ use axum::{
     Json,
     response::{IntoResponse as _, Response},
 };
-use room::versions::{CREATABLE, DEFAULT};
+use room::versions::CREATABLE;
 use ruma::api::client::discovery::get_capabilities::v3 as capabilities;
 use serde_json::{Map, json};
 use services::Services;
@@ -18,7 +18,7 @@ pub async fn get(services: Services, call: Call<capabilities::Request>) -> Reply
     let is_login_token_enabled = services.accounts.openid.is_login_token_enabled();
     let mut capabilities = json!({
         "m.change_password": { "enabled": call.caller.appservice.is_none() && !call.caller.is_guest },
-        "m.room_versions": { "default": DEFAULT.as_str(), "available": versions },
+        "m.room_versions": { "default": services.rooms.settings().default_version, "available": versions },
         "m.set_displayname": { "enabled": true },
         "m.set_avatar_url": { "enabled": !call.caller.is_guest },
         "m.profile_fields": { "enabled": !call.caller.is_guest },

@@ -48,7 +48,7 @@ impl Answer<'_> {
         }
         let nids: Vec<i64> = rooms.iter().map(|room| room.0).collect();
         if filter.wants_type("m.typing") {
-            let changed = self.sync.from.typing.changed(&nids, since.map_or(0, |s| s.typing));
+            let changed = self.sync.from.typing.changed(&nids, since.map_or(0, |s| s.typing), self.typing);
             for nid in changed {
                 let (users, _) = self.sync.from.typing.room(nid);
                 if since.is_none() && users.is_empty() {
