@@ -13,7 +13,7 @@ use std::{
     fmt,
     net::IpAddr,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -29,7 +29,7 @@ use storage::{
     tokens::{self as token_rows, Bearer, Token},
 };
 
-pub use super::appservice_tokens::{AppserviceIdentity, AppserviceTokens, NoAppservices};
+pub use super::appservice_tokens::{AppserviceIdentity, AppserviceTokens};
 use super::{
     Masquerade, User,
     refresh::{RefreshTokens, Rotation, Successor},
@@ -117,7 +117,7 @@ struct Inner {
     settings: Settings,
     signer: Signer,
     refresh: RefreshTokens,
-    appservices: OnceLock<Arc<dyn AppserviceTokens>>,
+    appservices: Arc<dyn AppserviceTokens>,
     remembered: Cache<String, Remembered>,
     /// Counts what was forgotten: an answer read before it must not be remembered after it.
     forgotten: AtomicU64,
@@ -145,7 +145,12 @@ impl Tokens {
     ///
     /// # Errors
     /// The database's.
-    pub async fn start(cx: Context, settings: Settings, valkey: Option<Valkey>) -> Result<Self> {
+    pub async fn start(
+        cx: Context,
+        settings: Settings,
+        valkey: Option<Valkey>,
+        appservices: Arc<dyn AppserviceTokens>,
+    ) -> Result<Self> {
         let mut tx = cx.store.begin().await?;
         let secret = server_secrets::get_or_put(&mut tx, "access_tokens", &cx.randomness.bytes::<32>()).await?;
         tx.commit().await?;
@@ -153,7 +158,7 @@ impl Tokens {
             refresh: RefreshTokens::new(cx.clone(), valkey),
             settings,
             signer: Signer::new(cx.server_name.as_str(), &secret),
-            appservices: OnceLock::new(),
+            appservices,
             remembered: Cache::new(REMEMBERED_MAX),
             forgotten: AtomicU64::new(0),
             cx,
@@ -167,15 +172,10 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Connect the application services; once, before the first request.
-    pub fn connect_appservices(&self, appservices: Arc<dyn AppserviceTokens>) {
-        let _ = self.0.appservices.set(appservices);
-    }
-
     /// The application services.
     #[must_use]
     pub fn appservices(&self) -> &dyn AppserviceTokens {
-        self.0.appservices.get().map_or(&NoAppservices, |connected| connected.as_ref())
+        &*self.0.appservices
     }
 
     /// Whom a token belongs to. See [`super::Accounts::authenticate`].
