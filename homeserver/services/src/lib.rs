@@ -25,6 +25,7 @@ pub mod key_backup;
 pub mod keys;
 pub mod limits;
 pub mod media;
+mod memory;
 pub mod notify;
 mod one_at_a_time;
 pub mod outgoing;
