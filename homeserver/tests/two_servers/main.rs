@@ -11,6 +11,7 @@ mod joining;
 mod nonsense;
 mod people;
 mod returning;
+mod scene;
 mod server;
 mod sweep;
 mod synapse;
