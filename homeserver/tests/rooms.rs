@@ -1,6 +1,8 @@
 //! Rooms through the router: what may be set, how they are upgraded, what sync tells of them.
 
 mod fixture;
+#[path = "rooms/gaps.rs"]
+mod gaps;
 #[path = "rooms/syncing.rs"]
 mod syncing;
 #[path = "rooms/upgrading.rs"]

@@ -11,12 +11,12 @@ use crate::{
 /// With rooms left long ago.
 const WITH_LEFT: &str = "filter=%7B%22room%22:%7B%22include_leave%22:true%7D%7D";
 
-async fn sync(user: &Client, query: &str) -> Value {
+pub(super) async fn sync(user: &Client, query: &str) -> Value {
     user.get(&format!("/_matrix/client/v3/sync?{query}")).await.ok()
 }
 
 /// The bodies of messages in a part of a sync.
-fn words(room: &Value) -> Vec<&str> {
+pub(super) fn words(room: &Value) -> Vec<&str> {
     let events = room["timeline"]["events"].as_array().map_or(&[][..], Vec::as_slice);
     events.iter().filter_map(|event| event["content"]["body"].as_str()).collect()
 }
