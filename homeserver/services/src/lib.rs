@@ -184,9 +184,9 @@ impl Services {
         let bearers = Arc::new(registry.clone());
         let accounts =
             accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey, bearers).await?;
-        let outgoing = settings.federation.outgoing.clone();
+        let outgoing = outgoing::Outgoing::new(&settings.federation.outgoing)?;
         let doorbell = federation::queue::Doorbell::new(cx.notify.clone(), settings.federation.is_enabled);
-        let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
+        let federation = federation::Federation::start(cx.clone(), settings.federation, outgoing.clone()).await?;
         let asking = federation::remote_keys::Asking::new(federation.client().clone());
         let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(asking));
         let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone(), keys.clone());
@@ -272,7 +272,7 @@ impl Services {
             to_device: to_device.clone(),
         };
         let sync = sync::Sync::start(cx.clone(), sources);
-        let outlet = push::gateway::outlet::HttpOutlet::new(outgoing::Outgoing::new(&outgoing)?)?;
+        let outlet = push::gateway::outlet::HttpOutlet::new(outgoing)?;
         let unread = Arc::new(sync.clone());
         let push_gateway =
             push::gateway::Gateway::new(cx.clone(), push_rules.clone(), timeline.clone(), unread, Arc::new(outlet));
