@@ -25,7 +25,6 @@ use ruma::{
 };
 use storage::events::flags;
 
-pub(crate) use self::invited::shown_outside;
 pub use self::{
     history::Nearest,
     invited::Invite,

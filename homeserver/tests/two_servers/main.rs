@@ -4,11 +4,14 @@ mod asking;
 mod devices;
 mod ephemeral;
 mod finding;
+mod gaps;
 mod hostile;
 mod impostors;
 mod joining;
 #[path = "../hostile/nonsense.rs"]
 mod nonsense;
+mod older;
+mod peer;
 mod people;
 mod returning;
 mod scene;
