@@ -45,8 +45,9 @@ async fn main() -> anyhow::Result<()> {
                 }
             };
             let listener = TcpListener::bind(listen).await?;
+            let router = running.router().into_make_service_with_connect_info::<SocketAddr>();
             tokio::select! {
-                served = axum::serve(listener, running.router()) => served?,
+                served = axum::serve(listener, router) => served?,
                 () = stop => {}
             }
             running.stop().await;

@@ -103,6 +103,8 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
 
 impl Running {
     /// Every HTTP route of the service: the WebSocket, the check page, health and the application service API.
+    ///
+    /// To be served with `ConnectInfo<SocketAddr>` that names the client, also behind a proxy: limits hold for each address.
     pub fn router(&self) -> Router {
         let own_user_id = format!("@{}:{}", self.settings.sender_localpart, self.settings.server_name);
         Router::new()

@@ -1,6 +1,12 @@
 //! Rooms through the router: what may be set, how they are upgraded, what sync tells of them.
 
 mod fixture;
+#[path = "rooms/gaps.rs"]
+mod gaps;
+#[path = "rooms/history.rs"]
+mod history;
+#[path = "rooms/reading.rs"]
+mod reading;
 #[path = "rooms/syncing.rs"]
 mod syncing;
 #[path = "rooms/upgrading.rs"]
@@ -21,9 +27,14 @@ pub async fn act(user: &Client, room_id: &str, action: &str, body: Value) {
 }
 
 /// Say something.
-pub async fn say(user: &Client, room_id: &str, words: &str) {
-    let path = format!("/_matrix/client/v3/rooms/{room_id}/send/m.room.message/{words}");
-    user.put(&path, json!({ "msgtype": "m.text", "body": words })).await.ok();
+pub async fn say(user: &Client, room_id: &str, words: &str) -> String {
+    send(user, room_id, "m.room.message", words, json!({ "msgtype": "m.text", "body": words })).await
+}
+
+/// Send an event; returns its id.
+pub async fn send(user: &Client, room_id: &str, kind: &str, txn: &str, content: Value) -> String {
+    let path = format!("/_matrix/client/v3/rooms/{room_id}/send/{kind}/{txn}");
+    user.put(&path, content).await.ok()["event_id"].as_str().unwrap().to_owned()
 }
 
 /// Set state with an empty key.

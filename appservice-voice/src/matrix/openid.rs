@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde_json::Value;
+use tokio::sync::OnceCell;
 use voice_protocol::methods::OpenIdToken;
 
 use super::client::{self, Client, Fault};
@@ -22,7 +23,9 @@ const SERVER_NAME_LEN_MAX: usize = 230;
 
 /// Verifies OpenID tokens.
 pub struct Verifier {
-    http: reqwest::Client,
+    /// Made when the first stranger comes: it holds the certificates of all authorities.
+    http: OnceCell<reqwest::Client>,
+    trusted_ca_pem: Option<Vec<u8>>,
     own_server_name: String,
     allow_private_addresses: bool,
 }
@@ -42,14 +45,12 @@ pub enum Unproven {
 
 impl Verifier {
     /// # Errors
-    /// When TLS cannot be set up.
+    /// When a certificate of the settings cannot be read.
     pub fn new(settings: &Settings) -> anyhow::Result<Self> {
-        let mut builder = client::builder(settings)?;
-        if !settings.allow_private_addresses {
-            builder = builder.dns_resolver(PublicOnly);
-        }
+        drop(client::builder(settings.trusted_ca_pem.as_deref())?);
         Ok(Self {
-            http: builder.build()?,
+            http: OnceCell::new(),
+            trusted_ca_pem: settings.trusted_ca_pem.clone(),
             own_server_name: settings.server_name.clone(),
             allow_private_addresses: settings.allow_private_addresses,
         })
@@ -102,8 +103,17 @@ impl Verifier {
     }
 
     async fn get(&self, url: url::Url, bytes_max: usize) -> Result<Value, Fault> {
-        let answer = self.http.get(url).send().await.map_err(|error| Fault::Unreachable(error.without_url()))?;
+        let http = self.http.get_or_try_init(|| async { self.connect() }).await.map_err(Fault::Unreachable)?;
+        let answer = http.get(url).send().await.map_err(|error| Fault::Unreachable(error.without_url()))?;
         client::read_answer(answer, bytes_max).await
+    }
+
+    fn connect(&self) -> reqwest::Result<reqwest::Client> {
+        let mut builder = client::builder(self.trusted_ca_pem.as_deref())?;
+        if !self.allow_private_addresses {
+            builder = builder.dns_resolver(PublicOnly);
+        }
+        builder.build()
     }
 
     fn permit(&self, name: &ServerName<'_>) -> Result<(), Unproven> {

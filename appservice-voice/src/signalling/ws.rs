@@ -1,17 +1,13 @@
 //! The WebSocket: text frames in order, pings, and an end for whoever is silent, slow or does not say who they are.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+mod waiting;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{
-        State, WebSocketUpgrade,
+        ConnectInfo, State, WebSocketUpgrade,
         ws::{CloseFrame, Message, WebSocket, close_code},
     },
     http::StatusCode,
@@ -21,6 +17,7 @@ use axum::{
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use voice_protocol::{SUB_PROTOCOL, WEBSOCKET_PATH};
 
+use self::waiting::{Full, Waiting, WaitingRoom};
 use super::{
     json_rpc::MESSAGE_BYTES_MAX,
     outbox::{Inbox, Outbox},
@@ -36,50 +33,40 @@ const SILENCE_MAX: Duration = Duration::from_secs(7);
 const HELLO_MAX: Duration = Duration::from_secs(5);
 /// How long one message may take to leave.
 const SEND_MAX: Duration = Duration::from_secs(5);
-/// Connections that have not said yet who they are.
-const UNAUTHENTICATED_MAX: usize = 1_000;
 
 #[derive(Clone)]
 struct Door {
     switchboard: Arc<Switchboard>,
-    unauthenticated: Arc<AtomicUsize>,
+    waiting: WaitingRoom,
 }
 
 /// The route of the WebSocket.
 pub(crate) fn routes(switchboard: Arc<Switchboard>) -> Router {
-    let door = Door { switchboard, unauthenticated: Arc::default() };
+    let door = Door { switchboard, waiting: WaitingRoom::default() };
     Router::new().route(WEBSOCKET_PATH, get(open)).with_state(door)
 }
 
-async fn open(State(door): State<Door>, upgrade: WebSocketUpgrade) -> Response {
+/// The address is that of the client: whoever serves the router has seen to proxies.
+async fn open(
+    State(door): State<Door>,
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     let upgrade = upgrade.protocols([SUB_PROTOCOL]);
     if upgrade.selected_protocol().is_none() {
         return (StatusCode::BAD_REQUEST, format!("the sub-protocol {SUB_PROTOCOL} is required")).into_response();
     }
-    let Some(waiting) = Waiting::begin(&door.unauthenticated) else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "too many connections").into_response();
+    let waiting = match door.waiting.enter(address.ip()) {
+        Ok(waiting) => waiting,
+        Err(Full::Altogether) => return (StatusCode::SERVICE_UNAVAILABLE, "too many connections").into_response(),
+        Err(Full::FromThere) => {
+            return (StatusCode::TOO_MANY_REQUESTS, "too many connections from your address").into_response();
+        }
     };
     upgrade
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX)
         .on_upgrade(move |socket| serve(socket, door.switchboard, waiting))
-}
-
-/// Counts a connection among those that have not authenticated, until dropped.
-struct Waiting(Arc<AtomicUsize>);
-
-impl Waiting {
-    fn begin(count: &Arc<AtomicUsize>) -> Option<Self> {
-        let before = count.fetch_add(1, Ordering::Relaxed);
-        let waiting = Self(count.clone());
-        (before < UNAUTHENTICATED_MAX).then_some(waiting)
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 async fn serve(mut socket: WebSocket, switchboard: Arc<Switchboard>, waiting: Waiting) {

@@ -23,7 +23,7 @@ use self::{
     openid::OpenId,
     password::{Passwords, Verdict},
     registration::Registration,
-    tokens::{NewSession, Session, Tokens},
+    tokens::{AppserviceTokens, NewSession, Session, Tokens},
     uia::Uia,
 };
 pub use crate::user::{Masquerade, User};
@@ -84,9 +84,15 @@ impl Accounts {
     ///
     /// # Errors
     /// The database's; [`Error::Internal`] for settings that cannot be.
-    pub async fn start(cx: Context, settings: Settings, limits: Limits, valkey: Option<Valkey>) -> Result<Self> {
+    pub async fn start(
+        cx: Context,
+        settings: Settings,
+        limits: Limits,
+        valkey: Option<Valkey>,
+        appservices: Arc<dyn AppserviceTokens>,
+    ) -> Result<Self> {
         let passwords = Passwords::start(&settings.password, cx.randomness.clone())?;
-        let tokens = Tokens::start(cx.clone(), settings.tokens, valkey).await?;
+        let tokens = Tokens::start(cx.clone(), settings.tokens, valkey, appservices).await?;
         let uia = Uia::new(cx.clone(), passwords.clone(), limits.clone());
         let registration =
             Registration::new(cx.clone(), settings.registration, passwords.clone(), tokens.clone(), uia.clone());

@@ -39,7 +39,7 @@ use crate::{
     Context, Error, Result,
     accounts::{Accounts, registration::NewAccount, uia::Proof},
     error::Code,
-    outgoing,
+    outgoing::Outgoing,
     timeline::Timeline,
 };
 
@@ -95,7 +95,7 @@ impl Appservices {
         cx: Context,
         settings: &Settings,
         registry: Registry,
-        outgoing: &outgoing::Settings,
+        outgoing: &Outgoing,
         accounts: &Accounts,
         timeline: &Timeline,
     ) -> Result<Self> {

@@ -5,11 +5,7 @@
 //!
 //! Source: Client-Server API, "Room aliases", "Published room directory".
 
-use std::{
-    fmt,
-    str::FromStr,
-    sync::{Arc, OnceLock},
-};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use room::{build::Draft, event::kind};
@@ -143,20 +139,21 @@ pub struct Directory {
     cx: Context,
     timeline: Timeline,
     reading: Reading,
-    remote: Arc<OnceLock<Arc<dyn RemoteDirectory>>>,
+    remote: Arc<dyn RemoteDirectory>,
     appservices: Appservices,
 }
 
 impl Directory {
-    /// From these.
+    /// From these; `remote` asks other servers.
     #[must_use]
-    pub fn new(cx: Context, timeline: Timeline, reading: Reading, appservices: Appservices) -> Self {
-        Self { cx, timeline, reading, appservices, remote: Arc::default() }
-    }
-
-    /// Connect the way to other servers; once, before the first request.
-    pub fn connect_remote(&self, remote: Arc<dyn RemoteDirectory>) {
-        let _ = self.remote.set(remote);
+    pub fn new(
+        cx: Context,
+        timeline: Timeline,
+        reading: Reading,
+        appservices: Appservices,
+        remote: Arc<dyn RemoteDirectory>,
+    ) -> Self {
+        Self { cx, timeline, reading, appservices, remote }
     }
 
     /// The room an alias stands for, and servers that are in it.
@@ -165,7 +162,7 @@ impl Directory {
     /// [`Error::NotFound`]; what the other server's failure was.
     pub async fn resolve(&self, alias: &RoomAliasId) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
         if !self.cx.is_us(alias.server_name()) {
-            return self.remote.get().ok_or(Error::NotFound("room alias"))?.resolve(alias).await;
+            return self.remote.resolve(alias).await;
         }
         self.of_ours(alias).await
     }
@@ -356,15 +353,7 @@ impl Directory {
     /// [`Error::InvalidParam`] for a token that is none; [`Error::Remote`] and what else another server's failure was.
     pub async fn public_rooms(&self, server: Option<&ServerName>, query: &Query) -> Result<Page> {
         match server.filter(|server| !self.cx.is_us(server)) {
-            Some(server) => {
-                let unreachable = || Error::Remote {
-                    server: server.to_owned(),
-                    problem: "this server speaks to no others".to_owned(),
-                    status: None,
-                    matrix: None,
-                };
-                self.remote.get().ok_or_else(unreachable)?.public_rooms(server, query).await
-            }
+            Some(server) => self.remote.public_rooms(server, query).await,
             None => self.own_public_rooms(query).await,
         }
     }

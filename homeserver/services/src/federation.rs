@@ -71,9 +71,8 @@ impl Federation {
     /// With these settings, and with what the last run learned of other servers.
     ///
     /// # Errors
-    /// The database's; [`crate::Error::Internal`] when a trusted authority cannot be read.
-    pub async fn start(cx: Context, settings: Settings) -> Result<Self> {
-        let outgoing = Outgoing::new(&settings.outgoing)?;
+    /// The database's; [`crate::Error::Internal`] when a client cannot be set up.
+    pub async fn start(cx: Context, settings: Settings, outgoing: Outgoing) -> Result<Self> {
         let health = Health::load(cx.clone()).await?;
         let client = Client::new(cx.clone(), settings.is_enabled, outgoing, health)?;
         let keys = Keys::new(cx.clone(), client.clone(), settings.notaries.clone());

@@ -2,20 +2,13 @@
 //!
 //! Source: Client-Server API, "Ignoring Users".
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::HashSet, sync::Arc};
 
-use quick_cache::sync::Cache;
 use ruma::OwnedUserId;
 use serde::{Deserialize, de::IgnoredAny};
 use storage::account_data;
 
-use crate::{Context, Result};
+use crate::{Context, Result, memory::Memory};
 
 /// Users whose lists are kept in memory.
 const CACHED_MAX: usize = 10_000;
@@ -29,27 +22,17 @@ pub type List = Arc<HashSet<OwnedUserId>>;
 #[derive(Debug, Clone)]
 pub struct Ignored {
     cx: Context,
-    cached: Arc<Cache<i64, List>>,
-    /// Counts what was forgotten: a list read before a change must not be kept after it.
-    changes: Arc<AtomicU64>,
+    cached: Arc<Memory<i64, List>>,
 }
 
 impl Ignored {
     /// Listen to the news.
     #[must_use]
     pub fn start(cx: Context) -> Self {
-        let ignored = Self { cx, cached: Arc::new(Cache::new(CACHED_MAX)), changes: Arc::default() };
-        let (cached, changes) = (Arc::clone(&ignored.cached), Arc::clone(&ignored.changes));
-        ignored.cx.notify.on_change(move |change| {
-            if change.users.is_empty() {
-                return;
-            }
-            changes.fetch_add(1, Ordering::AcqRel);
-            for nid in &change.users {
-                cached.remove(nid);
-            }
-        });
-        ignored
+        let cached = Arc::new(Memory::new(CACHED_MAX));
+        let listener = Arc::clone(&cached);
+        cx.notify.on_change(move |change| change.users.iter().for_each(|nid| listener.forget(nid)));
+        Self { cx, cached }
     }
 
     /// Whom a user of ours ignores.
@@ -60,12 +43,10 @@ impl Ignored {
         if let Some(list) = self.cached.get(&user_nid) {
             return Ok(list);
         }
-        let changes = self.changes.load(Ordering::Acquire);
+        let moment = self.cached.moment();
         let body = account_data::one(&mut self.cx.store.read().await?, user_nid, 0, KIND).await?;
         let list = Arc::new(body.map(|body| listed(&body)).unwrap_or_default());
-        if self.changes.load(Ordering::Acquire) == changes {
-            self.cached.insert(user_nid, Arc::clone(&list));
-        }
+        self.cached.keep(moment, user_nid, Arc::clone(&list));
         Ok(list)
     }
 }

@@ -25,6 +25,7 @@ pub mod key_backup;
 pub mod keys;
 pub mod limits;
 pub mod media;
+mod memory;
 pub mod notify;
 mod one_at_a_time;
 pub mod outgoing;
@@ -180,15 +181,17 @@ impl Services {
         };
         let registry = appservices::registry::Registry::load(&settings.appservices.registry, &cx.server_name)?;
         let limits = limits::Limits::new(cx.clone(), settings.limits, valkey.clone());
-        let accounts = accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey).await?;
-        accounts.tokens.connect_appservices(Arc::new(registry.clone()));
-        let outgoing = settings.federation.outgoing.clone();
+        let bearers = Arc::new(registry.clone());
+        let accounts =
+            accounts::Accounts::start(cx.clone(), settings.accounts, limits.clone(), valkey, bearers).await?;
+        let outgoing = outgoing::Outgoing::new(&settings.federation.outgoing)?;
         let doorbell = federation::queue::Doorbell::new(cx.notify.clone(), settings.federation.is_enabled);
-        let federation = federation::Federation::start(cx.clone(), settings.federation).await?;
+        let federation = federation::Federation::start(cx.clone(), settings.federation, outgoing.clone()).await?;
         let asking = federation::remote_keys::Asking::new(federation.client().clone());
         let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(asking));
         let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone(), keys.clone());
-        let profiles = profiles::Profiles::new(cx.clone());
+        let asking = federation::remote_profiles::Asking::new(federation.client().clone());
+        let profiles = profiles::Profiles::new(cx.clone(), Arc::new(asking));
         let account_data = account_data::AccountData::new(cx.clone());
         let filters = filters::Filters::new(cx.clone());
         let key_backup = key_backup::KeyBackup::new(cx.clone());
@@ -196,7 +199,6 @@ impl Services {
         let presence = presence::Presence::new(cx.clone(), settings.presence);
         let receipts = receipts::Receipts::new(cx.clone());
         let typing = typing::Typing::new(cx.clone());
-        profiles.connect_remote(Arc::new(federation::remote_profiles::Asking::new(federation.client().clone())));
         let asking = federation::remote_media::Asking::new(federation.client().clone());
         let media = media::Media::start(cx.clone(), settings.media, Arc::new(asking)).await?;
         let push_rules = push_rules::Rules::new(cx.clone());
@@ -236,10 +238,11 @@ impl Services {
         let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored.clone(), registry);
         let relations =
             relations::Relations::new(cx.clone(), timeline.clone(), view.clone(), reading.clone(), incoming.clone());
-        let directory = directory::Directory::new(cx.clone(), timeline.clone(), reading.clone(), appservices.clone());
-        directory.connect_remote(Arc::new(federation::remote_directory::Asking::new(federation.client().clone())));
-        let spaces = spaces::Spaces::new(cx.clone(), timeline.clone());
-        spaces.connect_remote(Arc::new(federation::remote_spaces::Asking::new(federation.client().clone())));
+        let asking = Arc::new(federation::remote_directory::Asking::new(federation.client().clone()));
+        let directory =
+            directory::Directory::new(cx.clone(), timeline.clone(), reading.clone(), appservices.clone(), asking);
+        let asking = federation::remote_spaces::Asking::new(federation.client().clone());
+        let spaces = spaces::Spaces::new(cx.clone(), timeline.clone(), Arc::new(asking));
         let search = search::Search::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
         let user_directory = user_directory::UserDirectory::new(cx.clone(), timeline.clone());
         let reports = reports::Reports::new(cx.clone(), timeline.clone(), reading.clone());
@@ -269,7 +272,7 @@ impl Services {
             to_device: to_device.clone(),
         };
         let sync = sync::Sync::start(cx.clone(), sources);
-        let outlet = push::gateway::outlet::HttpOutlet::new(outgoing::Outgoing::new(&outgoing)?)?;
+        let outlet = push::gateway::outlet::HttpOutlet::new(outgoing)?;
         let unread = Arc::new(sync.clone());
         let push_gateway =
             push::gateway::Gateway::new(cx.clone(), push_rules.clone(), timeline.clone(), unread, Arc::new(outlet));

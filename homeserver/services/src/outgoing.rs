@@ -47,7 +47,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// With these settings.
+    /// With these settings. Reads the certificates of all the machine's authorities, hundreds of files: once is enough.
     ///
     /// # Errors
     /// [`Error::Internal`] when a certificate of the settings cannot be read.
@@ -73,6 +73,12 @@ impl Outgoing {
             .with_no_client_auth();
         let resolver = Resolver { allow_private_addresses: settings.allow_private_addresses };
         Ok(Self { tls, resolver })
+    }
+
+    /// The same trust without the fence: for addresses that the operator wrote down.
+    #[must_use]
+    pub fn to_any_address(&self) -> Self {
+        Self { tls: self.tls.clone(), resolver: Resolver { allow_private_addresses: true } }
     }
 
     /// A client to be finished by its user: no redirects, no proxy, HTTP/1.1, timeouts set.

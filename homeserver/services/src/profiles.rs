@@ -5,11 +5,7 @@
 //!
 //! Source: Client-Server API, "Profiles" (MSC4133).
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use ruma::UserId;
@@ -51,19 +47,14 @@ pub struct Changed {
 #[derive(Debug, Clone)]
 pub struct Profiles {
     cx: Context,
-    remote: Arc<OnceLock<Arc<dyn RemoteProfiles>>>,
+    remote: Arc<dyn RemoteProfiles>,
 }
 
 impl Profiles {
-    /// On `cx`.
+    /// On `cx`; `remote` asks other servers.
     #[must_use]
-    pub fn new(cx: Context) -> Self {
-        Self { cx, remote: Arc::default() }
-    }
-
-    /// Connect the way to other servers; once, before the first request.
-    pub fn connect_remote(&self, remote: Arc<dyn RemoteProfiles>) {
-        let _ = self.remote.set(remote);
+    pub fn new(cx: Context, remote: Arc<dyn RemoteProfiles>) -> Self {
+        Self { cx, remote }
     }
 
     /// A user's profile, of this server or another.
@@ -74,7 +65,7 @@ impl Profiles {
         if self.cx.is_local(user) {
             return self.of_local(user).await;
         }
-        self.remote.get().ok_or(Error::NotFound("profile"))?.get(user, None).await
+        self.remote.get(user, None).await
     }
 
     /// One field of a user's profile.
@@ -85,7 +76,7 @@ impl Profiles {
         let mut profile = if self.cx.is_local(user) {
             self.of_local(user).await?
         } else {
-            self.remote.get().ok_or(Error::NotFound("profile"))?.get(user, Some(field)).await?
+            self.remote.get(user, Some(field)).await?
         };
         profile.remove(field).ok_or(Error::NotFound("profile field"))
     }

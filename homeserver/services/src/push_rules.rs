@@ -21,7 +21,6 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use quick_cache::sync::Cache;
 use room::event::Pdu;
 use ruma::{
     Int, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
@@ -36,7 +35,7 @@ use storage::push_rules as table;
 
 pub use self::defaults::defaults;
 use self::defaults::{CONTAINS_DISPLAY_NAME, PERSONAL_RULES};
-use crate::{Context, Result, notify::Whisper};
+use crate::{Context, Result, memory::Memory, notify::Whisper};
 
 /// Users a single event may mention by id; more are not highlighted.
 const MENTIONS_MAX: usize = 100;
@@ -168,7 +167,7 @@ struct Ready {
 #[derive(Debug, Clone)]
 pub struct Rules {
     cx: Context,
-    ready: Arc<Cache<i64, Arc<Ready>>>,
+    ready: Arc<Memory<i64, Arc<Ready>>>,
     shared: Arc<Shared>,
 }
 
@@ -190,17 +189,17 @@ impl Rules {
     /// On `cx`; forgets a user's rules when any instance says they changed.
     #[must_use]
     pub fn new(cx: Context) -> Self {
-        let ready: Arc<Cache<i64, Arc<Ready>>> = Arc::new(Cache::new(USERS_MAX));
+        let ready: Arc<Memory<i64, Arc<Ready>>> = Arc::new(Memory::new(USERS_MAX));
         let weak = Arc::downgrade(&ready);
         cx.notify.on_whisper(move |whisper| {
             let Some(ready) = weak.upgrade() else { return };
             match whisper {
                 Whisper::Forget(family, key) if family == FORGET_RULES => {
                     if let Ok(user_nid) = key.parse::<i64>() {
-                        ready.remove(&user_nid);
+                        ready.forget(&user_nid);
                     }
                 }
-                Whisper::Missed => ready.clear(),
+                Whisper::Missed => ready.forget_all(),
                 _ => {}
             }
         });
@@ -319,6 +318,7 @@ impl Rules {
         let missing: Vec<i64> =
             users.iter().zip(&found).filter(|(_, ready)| ready.is_none()).map(|(nid, _)| *nid).collect();
         if !missing.is_empty() {
+            let moment = self.ready.moment();
             let rows = table::of_users(&mut self.cx.store.read().await?, &missing).await?;
             let stored: HashMap<i64, String> = rows.into_iter().collect();
             let with_rules: Vec<i64> = stored.keys().copied().collect();
@@ -327,7 +327,7 @@ impl Rules {
                 let user_id = user_ids.get(nid).and_then(|id| UserId::parse(&**id).ok());
                 let own = stored.get(nid).zip(user_id).and_then(|(body, user_id)| parse(body, &user_id));
                 let ready = Arc::new(Ready { own, modes: Mutex::default(), read_ms: now_ms });
-                self.ready.insert(*nid, Arc::clone(&ready));
+                self.ready.keep(moment, *nid, Arc::clone(&ready));
                 *slot = Some(ready);
             }
         }

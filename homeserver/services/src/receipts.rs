@@ -11,10 +11,10 @@ use ruma::{EventId, RoomId};
 use storage::{
     Tx, account_data, events, receipts as table,
     receipts::{ReadUpTo, Receipt},
-    timeline,
+    relations, timeline,
 };
 
-use crate::{Context, Error, Result, accounts::User, joined, notify::Change};
+use crate::{Context, Error, Result, accounts::User, joined, notify::Change, timeline::effects::THREAD_HOPS_MAX};
 
 /// Threads whose marks one unthreaded receipt moves at most, those with the newest events first.
 const THREADS_MARKED_MAX: i64 = 1000;
@@ -104,7 +104,7 @@ impl Receipts {
     pub async fn put(&self, user: &User, room_id: &RoomId, kind: Kind, lane: &Lane, event_id: &EventId) -> Result<()> {
         let room_nid = joined::room(&self.cx, room_id, user.nid).await?;
         let place = self.place(room_nid, event_id).await?;
-        self.check_lane(lane, event_id, place).await?;
+        let lane_nid = self.lane_nid(lane, event_id, place).await?;
         let mut tx = self.cx.store.begin().await?;
         let stored = table::one(&mut tx, room_nid, user.nid, kind.as_str(), lane.as_stored()).await?;
         if let Some(stored) = stored
@@ -125,12 +125,7 @@ impl Receipts {
             let up_to = ReadUpTo { user_nid: user.nid, room_nid, event_nid: place.event_nid, pos: place.pos };
             match lane {
                 Lane::Room => table::read_room(&mut tx, up_to, THREADS_MARKED_MAX).await?,
-                Lane::Main => table::read_lane(&mut tx, up_to, 0).await?,
-                // A receipt on the root itself names the thread, but the root stands in the main timeline.
-                Lane::Thread(root) => {
-                    let thread_nid = if root == event_id { place.event_nid } else { place.thread_nid };
-                    table::read_lane(&mut tx, up_to, thread_nid).await?;
-                }
+                Lane::Main | Lane::Thread(_) => table::read_lane(&mut tx, up_to, lane_nid).await?,
             }
         }
         let span = tx.commit().await?;
@@ -217,16 +212,19 @@ impl Receipts {
         Ok(place.map(|(pos, thread_nid, _)| Place { event_nid: row.nid, pos, thread_nid }))
     }
 
-    /// A receipt for a thread names an event of that thread, or its root.
-    async fn check_lane(&self, lane: &Lane, event_id: &EventId, place: Option<Place>) -> Result<()> {
-        let (Some(place), Lane::Thread(root)) = (place, lane) else { return Ok(()) };
+    /// The root of the thread a receipt is about, 0 for the main timeline. The event it names is of the thread, its root, or
+    /// speaks about one of these (a reaction to the root stands in the main timeline, and the thread may be read up to it).
+    async fn lane_nid(&self, lane: &Lane, event_id: &EventId, place: Option<Place>) -> Result<i64> {
+        let (Some(place), Lane::Thread(root)) = (place, lane) else { return Ok(0) };
         if root == event_id {
-            return Ok(());
+            return Ok(place.event_nid);
         }
         let mut tx = self.cx.store.read().await?;
-        let root_nid = events::nids(&mut tx, &[root.as_str()]).await?.pop().map(|(_, nid)| nid);
-        if root_nid == Some(place.thread_nid) {
-            return Ok(());
+        if let Some((_, root_nid)) = events::nids(&mut tx, &[root.as_str()]).await?.pop()
+            && (root_nid == place.thread_nid
+                || relations::speaks_about(&mut tx, place.event_nid, root_nid, THREAD_HOPS_MAX).await?)
+        {
+            return Ok(root_nid);
         }
         Err(Error::InvalidParam("the event is not in the thread that thread_id names".to_owned()))
     }

@@ -12,7 +12,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     str::FromStr,
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use futures_util::future::BoxFuture;
@@ -174,19 +174,14 @@ enum Asker<'a> {
 pub struct Spaces {
     cx: Context,
     timeline: Timeline,
-    remote: Arc<OnceLock<Arc<dyn RemoteSpaces>>>,
+    remote: Arc<dyn RemoteSpaces>,
 }
 
 impl Spaces {
-    /// On `timeline`.
+    /// On `timeline`; `remote` asks other servers.
     #[must_use]
-    pub fn new(cx: Context, timeline: Timeline) -> Self {
-        Self { cx, timeline, remote: Arc::default() }
-    }
-
-    /// Connect the way to other servers; once, before the first request.
-    pub fn connect_remote(&self, remote: Arc<dyn RemoteSpaces>) {
-        let _ = self.remote.set(remote);
+    pub fn new(cx: Context, timeline: Timeline, remote: Arc<dyn RemoteSpaces>) -> Self {
+        Self { cx, timeline, remote }
     }
 
     /// What a room is, and the user's membership in it (`None` for those without an account). `via`: servers that may know it.
@@ -369,7 +364,7 @@ impl Spaces {
         match self.timeline.room(room_id).await {
             Ok(now) => {
                 let takes_part = !now.inhabitants.local.is_empty() || now.inhabitants.servers.is_empty();
-                Ok(Some(now).filter(|_| takes_part || self.remote.get().is_none()))
+                Ok(Some(now).filter(|_| takes_part))
             }
             Err(Error::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
@@ -383,7 +378,6 @@ impl Spaces {
         via: &[OwnedServerName],
         suggested_only: bool,
     ) -> Result<Option<Neighbourhood>> {
-        let Some(remote) = self.remote.get() else { return Ok(None) };
         let mut servers: Vec<OwnedServerName> = via.iter().filter(|s| !self.cx.is_us(s)).cloned().collect();
         if servers.is_empty() {
             servers.extend(room_id.server_name().filter(|s| !self.cx.is_us(s)).map(ToOwned::to_owned));
@@ -392,7 +386,7 @@ impl Spaces {
         if servers.is_empty() {
             return Ok(None);
         }
-        match remote.neighbourhood(room_id, &servers, suggested_only).await {
+        match self.remote.neighbourhood(room_id, &servers, suggested_only).await {
             Err(Error::Remote { .. } | Error::NotFound(_)) => Ok(None),
             found => found,
         }

@@ -206,3 +206,26 @@ async fn a_warm_send_costs_four_statements() {
         assert!(count <= 4, "{count} statements on {url}");
     }
 }
+
+/// What is not in the stream is told by a whisper alone, and whispers are lost.
+#[tokio::test]
+async fn an_event_that_another_instance_changed_is_read_anew_when_news_were_missed() {
+    let (_folder, urls) = databases().await;
+    for url in urls {
+        let cx = context(&url).await;
+        let timeline = Timeline::start(cx.clone(), Rules::new(cx.clone()));
+        let alice = user_id!("@alice:example.org").to_owned();
+        let room = public_room(&timeline, &alice, RoomVersionId::V11).await;
+        let sent = timeline.append(room.nid, draft("m.room.message", &alice, json!({"body": "oh"}))).await.unwrap();
+        let known = timeline.events.by_id(&sent.event_id).await.unwrap().unwrap();
+        let mut tx = cx.store.begin().await.unwrap();
+        let changed = known.flags | storage::events::flags::REDACTED;
+        storage::events::set_body(&mut tx, known.nid, changed, known.pdu.json.as_bytes()).await.unwrap();
+        tx.commit().await.unwrap();
+
+        cx.notify.missed();
+
+        let known = timeline.events.by_id(&sent.event_id).await.unwrap().unwrap();
+        assert!(known.has(storage::events::flags::REDACTED));
+    }
+}

@@ -12,7 +12,9 @@ use super::error::ApiError;
 /// What a body may take without asking for room, and how much it asks for at a time.
 const STEP_KIB: u32 = 256;
 /// What bodies larger than that take together; one that finds no room is told to come again.
-static ROOM: Semaphore = Semaphore::const_new(512 << 10);
+const ROOM_KIB: usize = 512 << 10;
+/// What is left of it.
+static ROOM: Semaphore = Semaphore::const_new(ROOM_KIB);
 /// When it may come again.
 const RETRY: Duration = Duration::from_secs(5);
 

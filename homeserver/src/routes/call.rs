@@ -225,18 +225,10 @@ pub fn query_value(query: Option<&str>, name: &str) -> Option<String> {
     url::form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
-/// The address a request came from: the nearest hop our own proxy reports, else the connection's.
-#[must_use]
-pub fn address(parts: &Parts) -> IpAddr {
-    let connection = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-    let is_proxy = connection.is_none_or(|ip| ip.is_loopback());
-    let forwarded = parts
-        .headers
-        .get("x-forwarded-for")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.rsplit(',').next())
-        .and_then(|value| value.trim().parse().ok());
-    forwarded.filter(|_| is_proxy).or(connection).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+/// The address a request came from; what proxies say of it was settled on the way here (`serve`).
+fn address(parts: &Parts) -> IpAddr {
+    let origin = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    origin.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
 /// An endpoint for the router: one type for all of them, so that the router's own machinery is compiled once and not for each.

@@ -150,6 +150,17 @@ sql!(
         AND ($3 = '' OR r.kind = $3) AND r.rel_type <> '' AND (e.depth, e.nid) > ($4, $5)
     ORDER BY e.depth, e.nid LIMIT $6"
 );
+sql!(
+    SPEAKS_ABOUT,
+    "
+    WITH RECURSIVE told (nid, level) AS (
+        SELECT e.nid, 1 FROM relations AS r JOIN events AS e ON e.event_id = r.parent_id AND e.room_nid = r.room_nid
+        WHERE r.child_nid = $1 AND r.rel_type <> ''
+        UNION
+        SELECT e.nid, t.level + 1 FROM told AS t JOIN relations AS r ON r.child_nid = t.nid AND r.rel_type <> ''
+        JOIN events AS e ON e.event_id = r.parent_id AND e.room_nid = r.room_nid WHERE t.level < $3)
+    SELECT nid FROM told WHERE nid = $2 LIMIT 1"
+);
 sql!(TAKES_PART, "
     SELECT r.child_nid FROM relations AS r WHERE r.parent_id = $1 AND r.sender_nid = $2 AND r.rel_type = 'm.thread' LIMIT 1");
 sql!(
@@ -280,6 +291,15 @@ pub async fn threads_of_user(
     limit: i64,
 ) -> Result<Vec<Thread>> {
     fetch_all!(tx, THREADS_OF_USER, room_nid, before.0, before.1, user_nid, limit)
+}
+
+/// Whether an event speaks about another of its room, or about one that does, at most `levels` away.
+///
+/// # Errors
+/// The driver's.
+pub async fn speaks_about(tx: &mut Tx, child_nid: i64, about_nid: i64, levels: i64) -> Result<bool> {
+    let row: Option<(i64,)> = fetch_optional!(tx, SPEAKS_ABOUT, child_nid, about_nid, levels)?;
+    Ok(row.is_some())
 }
 
 /// Whether a user wrote in a thread.

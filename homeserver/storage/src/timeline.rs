@@ -25,6 +25,8 @@ pub mod flags {
     pub const NOTIFIES: i64 = 4;
     /// Somebody has a row of `push_items` for it.
     pub const EXCEPTIONS: i64 = 8;
+    /// Something that came before it was not here when it came: history is missing between it and what stands before it.
+    pub const AFTER_GAP: i64 = 16;
 }
 
 /// A row of the stream to write.

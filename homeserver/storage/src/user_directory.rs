@@ -16,13 +16,13 @@ pub struct Found {
     pub is_local: bool,
 }
 
-// The searcher is found too. Patterns are for LIKE with `!` to escape: the term in small letters, as typed, with a capital, in
+// The searcher knows themselves. Patterns are for LIKE with `!` to escape: the term in small letters, as typed, with a capital, in
 // capitals; SQLite folds only the letters of ASCII.
 sql!(
     MATCHING,
     "
     SELECT u.nid AS user_nid, u.user_id, u.is_local FROM users AS u
-    WHERE (lower(u.user_id) LIKE $2 ESCAPE '!' OR EXISTS (
+    WHERE u.nid <> $1 AND (lower(u.user_id) LIKE $2 ESCAPE '!' OR EXISTS (
             SELECT 1 FROM profile_fields AS f WHERE f.user_nid = u.nid AND f.field = 'displayname'
                 AND (lower(f.value) LIKE $2 ESCAPE '!' OR f.value LIKE $3 ESCAPE '!' OR f.value LIKE $4 ESCAPE '!'
                     OR f.value LIKE $5 ESCAPE '!')))
@@ -31,7 +31,7 @@ sql!(
         AND EXISTS (
             SELECT 1 FROM members AS m LEFT JOIN room_facts AS r ON r.room_nid = m.room_nid
             WHERE m.user_nid = u.nid AND m.membership = 'join' AND (
-                r.join_rule = 'public' OR r.history_visibility = 'world_readable' OR r.is_public OR u.nid = $1
+                r.join_rule = 'public' OR r.history_visibility = 'world_readable' OR r.is_public
                 OR EXISTS (SELECT 1 FROM members AS mine
                     WHERE mine.room_nid = m.room_nid AND mine.user_nid = $1 AND mine.membership = 'join')))
     ORDER BY CASE WHEN lower(u.user_id) LIKE $2 ESCAPE '!' THEN 0 ELSE 1 END, u.is_local DESC, u.user_id LIMIT $6"

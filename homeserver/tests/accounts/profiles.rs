@@ -119,3 +119,18 @@ async fn a_change_says_whether_rooms_must_hear_of_it() {
     assert!(changed.concerns_rooms && !same.concerns_rooms && !other.concerns_rooms);
     assert_eq!(other.display_name.as_deref(), Some("Alice"));
 }
+
+/// Found are those who share a room with the one who asks, or whom anybody may find; nobody looks for themselves.
+#[tokio::test]
+async fn somebody_who_searches_finds_others_and_not_themselves() {
+    let server = TestServer::start().await;
+    let [alice, bob] = server.users(["user-alice", "user-bob"]).await;
+    let wish = json!({ "invite": [alice.user_id], "preset": "private_chat" });
+    let room_id = bob.post("/_matrix/client/v3/createRoom", wish).await.ok()["room_id"].as_str().unwrap().to_owned();
+    alice.post(&format!("/_matrix/client/v3/join/{room_id}"), json!({})).await.ok();
+
+    let found = bob.post("/_matrix/client/v3/user_directory/search", json!({ "search_term": "@user" })).await.ok();
+
+    let found: Vec<&Value> = found["results"].as_array().unwrap().iter().map(|user| &user["user_id"]).collect();
+    assert_eq!(found, [&json!(alice.user_id)]);
+}

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::{
-    moving::{at, room_of, sync},
-    pair::{Place, until},
+    moving::{Scene, at, sync},
+    pair::until,
 };
 
 fn typing(answer: &Value, room_id: &str) -> Option<Value> {
@@ -15,12 +15,9 @@ fn typing(answer: &Value, room_id: &str) -> Option<Value> {
 
 #[tokio::test]
 async fn who_types_at_one_instance_is_seen_at_the_other_and_so_is_the_end_of_it() {
-    let place = Place::fresh().await;
-    let (one, two) = (place.instance().await, place.instance().await);
-    let [alice, bob] = one.users(["alice", "bob"]).await;
-    let room_id = room_of(&[&alice, &bob]).await;
-    let bob_there = at(&two, &bob);
-    let since = bob_there.sync_token().await;
+    let Scene { alice, bob, bob_there, room_id, .. } = Scene::new().await;
+    // The first instance's, who knows all that was done there.
+    let since = bob.sync_token().await;
     let path = format!("/_matrix/client/v3/rooms/{room_id}/typing/{}", alice.user_id);
 
     alice.put(&path, json!({ "typing": true, "timeout": 30_000 })).await.ok();
@@ -35,10 +32,7 @@ async fn who_types_at_one_instance_is_seen_at_the_other_and_so_is_the_end_of_it(
 /// Method: the first instance has counted much typing, so its count is far ahead of the other's.
 #[tokio::test]
 async fn a_client_that_changes_instance_is_told_of_typing_there() {
-    let place = Place::fresh().await;
-    let (one, two) = (place.instance().await, place.instance().await);
-    let [alice, bob] = one.users(["alice", "bob"]).await;
-    let room_id = room_of(&[&alice, &bob]).await;
+    let Scene { place, one, two, alice, bob, room_id, .. } = Scene::new().await;
     let path = format!("/_matrix/client/v3/rooms/{room_id}/typing/{}", alice.user_id);
     for _ in 0..20 {
         alice.put(&path, json!({ "typing": true, "timeout": 30_000 })).await.ok();
@@ -61,11 +55,7 @@ async fn a_client_that_changes_instance_is_told_of_typing_there() {
 
 #[tokio::test]
 async fn presence_set_at_one_instance_is_seen_at_the_other() {
-    let place = Place::fresh().await;
-    let (one, two) = (place.instance().await, place.instance().await);
-    let [alice, bob] = one.users(["alice", "bob"]).await;
-    room_of(&[&alice, &bob]).await;
-    let bob_there = at(&two, &bob);
+    let Scene { one, two, alice, bob_there, .. } = Scene::new().await;
     let path = format!("/_matrix/client/v3/presence/{}/status", alice.user_id);
 
     alice.put(&path, json!({ "presence": "unavailable", "status_msg": "having tea" })).await.ok();
@@ -81,10 +71,8 @@ async fn presence_set_at_one_instance_is_seen_at_the_other() {
 /// Method: alice syncs at both instances; at the first her device goes away. A third instance hears both.
 #[tokio::test]
 async fn a_user_who_leaves_one_instance_and_stays_at_another_is_still_there() {
-    let place = Place::fresh().await;
-    let (one, two, three) = (place.instance().await, place.instance().await, place.instance().await);
-    let [alice, bob] = one.users(["alice", "bob"]).await;
-    room_of(&[&alice, &bob]).await;
+    let Scene { place, one, two, alice, bob, .. } = Scene::new().await;
+    let three = place.instance().await;
     let (alice_there, bob_elsewhere) = (at(&two, &alice), at(&three, &bob));
     let path = format!("/_matrix/client/v3/presence/{}/status", alice.user_id);
     let is_online = async || bob_elsewhere.get(&path).await.ok()["presence"] == "online";
@@ -108,11 +96,7 @@ async fn a_user_who_leaves_one_instance_and_stays_at_another_is_still_there() {
 /// An instance that dies takes its users' presence with it: nobody else could say that they have gone.
 #[tokio::test]
 async fn whom_nobody_vouches_for_any_more_is_offline() {
-    let place = Place::fresh().await;
-    let (one, two) = (place.instance().await, place.instance().await);
-    let [alice, bob] = one.users(["alice", "bob"]).await;
-    room_of(&[&alice, &bob]).await;
-    let bob_there = at(&two, &bob);
+    let Scene { one, two, alice, bob_there, .. } = Scene::new().await;
     let path = format!("/_matrix/client/v3/presence/{}/status", alice.user_id);
     alice.sync_token().await;
     one.services.presence.round();

@@ -3,9 +3,43 @@
 use serde_json::{Value, json};
 
 use crate::{
-    fixture::{Client, TestServer},
-    pair::{Place, in_time, until},
+    fixture::{Client, TestServer, settings},
+    pair::{Lossy, Place, in_time, until},
 };
+
+/// Two instances, Alice and Bob who speak to the first, Bob's device as it speaks to the second, and a room of theirs.
+pub(crate) struct Scene {
+    pub(crate) place: Place,
+    pub(crate) one: TestServer,
+    pub(crate) two: TestServer,
+    pub(crate) alice: Client,
+    pub(crate) bob: Client,
+    pub(crate) bob_there: Client,
+    pub(crate) room_id: String,
+}
+
+impl Scene {
+    pub(crate) async fn new() -> Self {
+        let place = Place::fresh().await;
+        let one = place.instance().await;
+        Self::beside(one, place).await
+    }
+
+    /// The second instance is told nothing by the first, whose bus loses every message.
+    async fn with_a_silent_first() -> Self {
+        let place = Place::fresh().await;
+        let one = place.instance_with(&place.valkey_url, settings(), |bus| Lossy::boxed(bus, 1)).await;
+        Self::beside(one, place).await
+    }
+
+    async fn beside(one: TestServer, place: Place) -> Self {
+        let two = place.instance().await;
+        let [alice, bob] = one.users(["alice", "bob"]).await;
+        let room_id = room_of(&[&alice, &bob]).await;
+        let bob_there = at(&two, &bob);
+        Self { place, one, two, alice, bob, bob_there, room_id }
+    }
+}
 
 /// The same device, speaking to another instance.
 pub(crate) fn at(instance: &TestServer, client: &Client) -> Client {
@@ -42,85 +76,61 @@ fn said(answer: &Value, room_id: &str) -> Vec<String> {
     events.iter().filter_map(|event| event["content"]["body"].as_str().map(str::to_owned)).collect()
 }
 
-/// Method: the second instance is told nothing by the first (its bus loses every message), so it is behind whenever the client
-/// comes with the first one's token.
+/// Method: the second instance is told nothing by the first, so it is behind whenever the client comes with the first one's token.
 #[tokio::test]
 async fn a_token_of_one_instance_goes_on_at_another_that_has_not_heard_the_news() {
-    let place = Place::fresh().await;
-    let silent = |bus| crate::pair::Lossy::boxed(bus, 1);
-    let one = place.instance_with(&place.valkey_url, crate::fixture::settings(), silent).await;
-    let two = place.instance().await;
-    let [alice, bob] = one.users(["alice", "bob"]).await;
-    let room_id = room_of(&[&alice, &bob]).await;
-    let (bob_here, bob_there) = (bob.clone(), at(&two, &bob));
+    let scene = Scene::with_a_silent_first().await;
+    let Scene { alice, bob: bob_here, bob_there, room_id, .. } = &scene;
     let mut since = bob_here.sync_token().await;
     let (mut seen, mut sent) = (Vec::new(), Vec::new());
     for n in 0..10 {
         for body in [format!("first {n}"), format!("second {n}")] {
-            say(&alice, &room_id, &body).await;
+            say(alice, room_id, &body).await;
             sent.push(body);
-            let bob = if n % 2 == 0 { &bob_here } else { &bob_there };
+            let bob = if n % 2 == 0 { bob_here } else { bob_there };
             let (answer, next) = sync(bob, &since, 0).await;
-            seen.extend(said(&answer, &room_id));
+            seen.extend(said(&answer, room_id));
             // And at once at the other one.
-            let other = if n % 2 == 0 { &bob_there } else { &bob_here };
+            let other = if n % 2 == 0 { bob_there } else { bob_here };
             let (answer, next) = sync(other, &next, 0).await;
-            seen.extend(said(&answer, &room_id));
+            seen.extend(said(&answer, room_id));
             since = next;
         }
     }
-    let (answer, _) = sync(&bob_here, &since, 0).await;
-    seen.extend(said(&answer, &room_id));
+    let (answer, _) = sync(bob_here, &since, 0).await;
+    seen.extend(said(&answer, room_id));
 
     assert_eq!(seen, sent);
 }
 
-#[tokio::test]
-async fn a_message_redacted_at_one_instance_is_gone_at_the_other() {
-    let place = Place::fresh().await;
-    let (one, two) = (place.instance().await, place.instance().await);
-    let [alice, bob] = one.users(["alice", "bob"]).await;
-    let room_id = room_of(&[&alice, &bob]).await;
-    let bob_there = at(&two, &bob);
-    let event_id = say(&alice, &room_id, "I should not have said this").await;
+/// A message that Bob has read at the second instance is redacted at the first.
+async fn redacts_what_bob_has_read_elsewhere(scene: Scene) {
+    let Scene { two, alice, bob_there, room_id, .. } = &scene;
+    let event_id = say(alice, room_id, "I should not have said this").await;
     let path = format!("/_matrix/client/v3/rooms/{room_id}/event/{event_id}");
     assert_eq!(bob_there.get(&path).await.ok()["content"]["msgtype"], "m.text");
 
     let redact = format!("/_matrix/client/v3/rooms/{room_id}/redact/{event_id}/r");
     alice.put(&redact, json!({})).await.ok();
 
-    until(&two, "the message is redacted", async || bob_there.get(&path).await.ok()["content"] == json!({})).await;
+    until(two, "the message is redacted", async || bob_there.get(&path).await.ok()["content"] == json!({})).await;
+}
+
+#[tokio::test]
+async fn a_message_redacted_at_one_instance_is_gone_at_the_other() {
+    redacts_what_bob_has_read_elsewhere(Scene::new().await).await;
 }
 
 #[tokio::test]
 async fn a_message_whose_redaction_was_not_told_is_gone_at_the_other_instance_too() {
-    let place = Place::fresh().await;
-    let silent = |bus| crate::pair::Lossy::boxed(bus, 1);
-    let one = place.instance_with(&place.valkey_url, crate::fixture::settings(), silent).await;
-    let two = place.instance().await;
-    let [alice, bob] = one.users(["alice", "bob"]).await;
-    let room_id = room_of(&[&alice, &bob]).await;
-    let bob_there = at(&two, &bob);
-    let event_id = say(&alice, &room_id, "I should not have said this").await;
-    let path = format!("/_matrix/client/v3/rooms/{room_id}/event/{event_id}");
-    assert_eq!(bob_there.get(&path).await.ok()["content"]["msgtype"], "m.text");
-
-    let redact = format!("/_matrix/client/v3/rooms/{room_id}/redact/{event_id}/r");
-    alice.put(&redact, json!({})).await.ok();
-
-    until(&two, "the message is redacted", async || bob_there.get(&path).await.ok()["content"] == json!({})).await;
+    redacts_what_bob_has_read_elsewhere(Scene::with_a_silent_first().await).await;
 }
 
 /// The room that a user joins at one instance is in their sync at the other, also when nobody told of it.
 #[tokio::test]
 async fn a_room_joined_at_one_instance_is_in_a_sync_waiting_at_the_other() {
-    let place = Place::fresh().await;
-    let silent = |bus| crate::pair::Lossy::boxed(bus, 1);
-    let one = place.instance_with(&place.valkey_url, crate::fixture::settings(), silent).await;
-    let two = place.instance().await;
-    let [alice, bob] = one.users(["alice", "bob"]).await;
+    let Scene { alice, bob, bob_there, .. } = Scene::with_a_silent_first().await;
     let room_id = room_of(&[&alice]).await;
-    let bob_there = at(&two, &bob);
     let since = bob_there.sync_token().await;
     let waiting = tokio::spawn(async move { sync(&bob_there, &since, 90_000).await });
 

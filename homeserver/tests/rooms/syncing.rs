@@ -1,6 +1,11 @@
 //! What sync tells of rooms one comes into, is outside of, or has left.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
+
+use room::build::{self, Draft, Place};
+use ruma::{OwnedRoomId, OwnedUserId, owned_event_id};
+use serde_json::{Value, json, value::to_raw_value};
+use services::timeline::{Arrival, Placement};
 
 use crate::{
     act,
@@ -11,12 +16,12 @@ use crate::{
 /// With rooms left long ago.
 const WITH_LEFT: &str = "filter=%7B%22room%22:%7B%22include_leave%22:true%7D%7D";
 
-async fn sync(user: &Client, query: &str) -> Value {
+pub(super) async fn sync(user: &Client, query: &str) -> Value {
     user.get(&format!("/_matrix/client/v3/sync?{query}")).await.ok()
 }
 
 /// The bodies of messages in a part of a sync.
-fn words(room: &Value) -> Vec<&str> {
+pub(super) fn words(room: &Value) -> Vec<&str> {
     let events = room["timeline"]["events"].as_array().map_or(&[][..], Vec::as_slice);
     events.iter().filter_map(|event| event["content"]["body"].as_str()).collect()
 }
@@ -182,4 +187,45 @@ async fn a_knock_taken_back_is_told_as_leaving_alone() {
     let events = told["rooms"]["leave"][&room_id]["timeline"]["events"].as_array().unwrap();
     assert_eq!(events.len(), 1, "{told}");
     assert_eq!(events[0]["content"]["membership"], "leave");
+}
+
+/// An event of another server arrives whose predecessors could not be had.
+async fn arrives_after_a_gap(server: &TestServer, sender: &Client, room_id: &str, words: &str) {
+    let room_id = OwnedRoomId::try_from(room_id).unwrap();
+    let now = server.services.timeline.room(&room_id).await.unwrap();
+    let content = to_raw_value(&json!({ "msgtype": "m.text", "body": words })).unwrap();
+    let draft = Draft::message("m.room.message", OwnedUserId::try_from(sender.user_id.as_str()).unwrap(), content);
+    let place = Place {
+        room_id: Some(room_id),
+        prev_events: vec![owned_event_id!("$nobodyHasIt")],
+        auth_events: Vec::new(),
+        depth: u64::try_from(now.depth).unwrap() + 50,
+        origin_server_ts: server.clock.now(),
+    };
+    let pdu = Arc::new(build::build(&draft, &place, server.context.signer(), now.rules).unwrap());
+    let state_before = Arc::clone(&now.snapshot);
+    let arrival = Arrival { pdu, placement: Placement::Live, state_before, relay: false };
+    server.services.timeline.accept(now.nid, &arrival).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_stands_before_a_hole_in_the_history_is_left_to_paging() {
+    let server = TestServer::start().await;
+    let [alice, bob] = server.users(["alice", "bob"]).await;
+    let room_id = room(&alice, json!({ "preset": "public_chat" })).await;
+    act(&bob, &room_id, "join", json!({})).await;
+    let since = alice.sync_token().await;
+    say(&alice, &room_id, "before").await;
+    set(&alice, &room_id, "m.room.topic", json!({ "topic": "new" })).await;
+    arrives_after_a_gap(&server, &bob, &room_id, "after").await;
+    say(&alice, &room_id, "now").await;
+
+    for query in [String::new(), format!("since={since}")] {
+        let told = sync(&alice, &query).await;
+        let joined = &told["rooms"]["join"][&room_id];
+        assert_eq!(words(joined), ["after", "now"], "{query}: {told}");
+        assert_eq!(joined["timeline"]["limited"], true);
+        let topic = joined["state"]["events"].as_array().unwrap().iter().find(|e| e["type"] == "m.room.topic");
+        assert_eq!(topic.unwrap()["content"]["topic"], "new");
+    }
 }

@@ -1,30 +1,9 @@
 //! Keys of people on the other server: told of when they change, had when asked for, vouched for.
 
-use ruma::{OwnedRoomId, RoomVersionId};
 use serde_json::{Value, json};
 use services::federation::signing::SigningKey;
 
-use crate::{
-    people::Account,
-    server::{Authority, Server},
-};
-
-struct Scene {
-    here: Server,
-    there: Server,
-    alice: Account,
-    bob: Account,
-    room_id: OwnedRoomId,
-}
-
-/// Alice's room here, and Bob of another server, who may come in.
-async fn scene() -> Scene {
-    let authority = Authority::new();
-    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
-    let (alice, bob) = (here.account("alice").await, there.account("bob").await);
-    let room_id = here.room(&alice.id, RoomVersionId::V12, "public").await;
-    Scene { here, there, alice, bob, room_id }
-}
+use crate::{people::Account, scene::Scene, server::Server};
 
 impl Scene {
     /// Alice's device has this key now.
@@ -65,7 +44,7 @@ async fn tells_of(server: &Server, account: &Account, since: &str, what: &str) -
 
 #[tokio::test]
 async fn changes_of_a_device_are_told_and_seen_also_after_an_absence() {
-    let scene = scene().await;
+    let scene = Scene::new().await;
     scene.there.joins(&scene.bob.id, &scene.room_id, &scene.here).await.unwrap();
 
     for key in ["first", "second", "third"] {
@@ -87,7 +66,7 @@ async fn changes_of_a_device_are_told_and_seen_also_after_an_absence() {
 
 #[tokio::test]
 async fn whoever_comes_into_a_room_or_leaves_it_is_named_to_those_in_it() {
-    let Scene { here, there, alice, bob, room_id } = scene().await;
+    let Scene { here, there, alice, bob, room_id } = Scene::new().await;
     let carol = here.account("carol").await;
     let token = async || here.asked("GET", "v3/sync", Some(&alice), &json!({})).await["next_batch"].clone();
     let since = token().await;
@@ -108,7 +87,7 @@ async fn whoever_comes_into_a_room_or_leaves_it_is_named_to_those_in_it() {
 
 #[tokio::test]
 async fn a_copy_is_not_trusted_after_the_last_shared_room() {
-    let scene = scene().await;
+    let scene = Scene::new().await;
     let Scene { here, there, bob, room_id, .. } = &scene;
     there.joins(&bob.id, room_id, here).await.unwrap();
     scene.alice_uploads("first").await;
@@ -125,7 +104,7 @@ async fn a_copy_is_not_trusted_after_the_last_shared_room() {
 
 #[tokio::test]
 async fn somebody_of_another_server_is_vouched_for_before_a_copy_of_their_keys_is_kept() {
-    let Scene { here, there, alice, bob, room_id } = scene().await;
+    let Scene { here, there, alice, bob, room_id } = Scene::new().await;
     let key = |usage: &str, account: &Account, pair: &SigningKey| json!({ "user_id": account.id, "usage": [usage], "keys": { format!("ed25519:{}", pair.public()): pair.public() } });
     let sign = |mut object: Value, account: &Account, pair: &SigningKey| {
         let mut plain: ruma::CanonicalJsonObject = serde_json::from_value(object.clone()).unwrap();

@@ -1,34 +1,12 @@
 //! What travels beside events: typing, receipts, messages between devices, keys, profiles, aliases.
 
-use ruma::RoomVersionId;
 use serde_json::{Value, json};
 
-use crate::{
-    people::Account,
-    server::{Authority, Server},
-};
-
-struct Scene {
-    here: Server,
-    there: Server,
-    alice: Account,
-    bob: Account,
-    room_id: ruma::OwnedRoomId,
-}
-
-/// Alice's room here, with Bob of another server in it.
-async fn scene() -> Scene {
-    let authority = Authority::new();
-    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
-    let (alice, bob) = (here.account("alice").await, there.account("bob").await);
-    let room_id = here.room(&alice.id, RoomVersionId::V12, "public").await;
-    there.joins(&bob.id, &room_id, &here).await.unwrap();
-    Scene { here, there, alice, bob, room_id }
-}
+use crate::scene::Scene;
 
 #[tokio::test]
 async fn typing_is_seen_on_the_other_side() {
-    let Scene { here, there, bob, room_id, .. } = scene().await;
+    let Scene { here, there, bob, room_id, .. } = Scene::with_bob_inside().await;
     let heard = std::sync::Arc::new(tokio::sync::Notify::new());
     let ring = std::sync::Arc::clone(&heard);
     here.cx.notify.on_whisper(move |_| ring.notify_one());
@@ -45,7 +23,7 @@ async fn typing_is_seen_on_the_other_side() {
 
 #[tokio::test]
 async fn a_receipt_is_seen_on_the_other_side() {
-    let Scene { here, there, alice, bob, room_id } = scene().await;
+    let Scene { here, there, alice, bob, room_id } = Scene::with_bob_inside().await;
     let sent = here.says(&alice.id, &room_id, "read me").await;
     there.until("the message came", || async { there.words_in(&room_id).await.len() == 1 }).await;
 
@@ -63,7 +41,7 @@ async fn a_receipt_is_seen_on_the_other_side() {
 
 #[tokio::test]
 async fn a_message_reaches_a_device_elsewhere_also_after_an_absence() {
-    let Scene { here, there, alice, bob, .. } = scene().await;
+    let Scene { here, there, alice, bob, .. } = Scene::with_bob_inside().await;
     let send = async |txn: &str| {
         let body = json!({ "messages": { bob.id.as_str(): { bob.device.as_str(): { "txn": txn } } } });
         here.asked("PUT", &format!("v3/sendToDevice/org.example.test/{txn}"), Some(&alice), &body).await
@@ -88,7 +66,7 @@ async fn a_message_reaches_a_device_elsewhere_also_after_an_absence() {
 
 #[tokio::test]
 async fn profiles_and_aliases_are_found_across_servers() {
-    let Scene { here, there, alice, bob, room_id } = scene().await;
+    let Scene { here, there, alice, bob, room_id } = Scene::with_bob_inside().await;
     let path = format!("v3/profile/{}/displayname", alice.id);
     here.asked("PUT", &path, Some(&alice), &json!({ "displayname": "Alice" })).await;
     let mut tx = here.cx.store.begin().await.unwrap();
@@ -107,7 +85,7 @@ async fn profiles_and_aliases_are_found_across_servers() {
 
 #[tokio::test]
 async fn the_profile_of_somebody_the_other_server_does_not_have_is_not_found() {
-    let Scene { here, there, bob, .. } = scene().await;
+    let Scene { here, there, bob, .. } = Scene::with_bob_inside().await;
     let nobody = format!("@nobody:{}", here.name);
 
     for path in [format!("v3/profile/{nobody}"), format!("v3/profile/{nobody}/displayname")] {

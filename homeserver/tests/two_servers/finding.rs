@@ -2,25 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{
-    people::Account,
-    server::{Authority, Server},
-};
-
-struct Scene {
-    here: Server,
-    there: Server,
-    alice: Account,
-    bob: Account,
-}
-
-/// Alice here, Bob there, and no room they share.
-async fn scene() -> Scene {
-    let authority = Authority::new();
-    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
-    let (alice, bob) = (here.account("alice").await, there.account("bob").await);
-    Scene { here, there, alice, bob }
-}
+use crate::scene::Scene;
 
 impl Scene {
     async fn alice_makes(&self, room: Value) -> String {
@@ -39,7 +21,7 @@ fn names(rooms: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_list_of_public_rooms_is_read_and_searched_across_servers() {
-    let scene = scene().await;
+    let scene = Scene::new().await;
     for name in ["Chess", "Go", "Bridge"] {
         scene.alice_makes(json!({ "preset": "public_chat", "visibility": "public", "name": name })).await;
     }
@@ -59,7 +41,7 @@ async fn a_list_of_public_rooms_is_read_and_searched_across_servers() {
 
 #[tokio::test]
 async fn the_tree_below_a_space_of_another_server_shows_what_one_could_join() {
-    let scene = scene().await;
+    let scene = Scene::new().await;
     let space = scene
         .alice_makes(json!({ "preset": "public_chat", "name": "Club", "creation_content": { "type": "m.space" } }))
         .await;

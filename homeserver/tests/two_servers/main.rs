@@ -15,6 +15,7 @@ mod older;
 mod peer;
 mod people;
 mod returning;
+mod scene;
 mod server;
 mod sweep;
 mod synapse;

@@ -24,19 +24,3 @@ pub trait AppserviceTokens: fmt::Debug + Send + Sync {
     /// Whether `user` lies in a namespace that some application service other than `id` has for itself.
     fn is_reserved(&self, id: Option<&str>, user: &UserId) -> bool;
 }
-
-/// A server without application services.
-#[derive(Debug, Clone, Copy)]
-pub struct NoAppservices;
-
-impl AppserviceTokens for NoAppservices {
-    fn by_token(&self, _: &str) -> Option<AppserviceIdentity> {
-        None
-    }
-    fn may_be(&self, _: &str, _: &UserId) -> bool {
-        false
-    }
-    fn is_reserved(&self, _: Option<&str>, _: &UserId) -> bool {
-        false
-    }
-}

@@ -9,17 +9,8 @@
 //! hear the others remembers nothing; the memory's short life covers what is left: an instance that ended a token and was cut
 //! off before it could say so.
 
-use std::{
-    fmt,
-    net::IpAddr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use quick_cache::sync::Cache;
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use sha2::{Digest as _, Sha256};
 use storage::{
@@ -29,13 +20,19 @@ use storage::{
     tokens::{self as token_rows, Bearer, Token},
 };
 
-pub use super::appservice_tokens::{AppserviceIdentity, AppserviceTokens, NoAppservices};
+pub use super::appservice_tokens::{AppserviceIdentity, AppserviceTokens};
 use super::{
     Masquerade, User,
     refresh::{RefreshTokens, Rotation, Successor},
     signed::Signer,
 };
-use crate::{Context, Error, Result, error::Code, notify::Whisper, valkey::Valkey};
+use crate::{
+    Context, Error, Result,
+    error::Code,
+    memory::{Memory, Moment},
+    notify::Whisper,
+    valkey::Valkey,
+};
 
 /// How long a recognised token is remembered.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -117,10 +114,8 @@ struct Inner {
     settings: Settings,
     signer: Signer,
     refresh: RefreshTokens,
-    appservices: OnceLock<Arc<dyn AppserviceTokens>>,
-    remembered: Cache<String, Remembered>,
-    /// Counts what was forgotten: an answer read before it must not be remembered after it.
-    forgotten: AtomicU64,
+    appservices: Arc<dyn AppserviceTokens>,
+    remembered: Memory<String, Remembered>,
 }
 
 impl fmt::Debug for Tokens {
@@ -145,7 +140,12 @@ impl Tokens {
     ///
     /// # Errors
     /// The database's.
-    pub async fn start(cx: Context, settings: Settings, valkey: Option<Valkey>) -> Result<Self> {
+    pub async fn start(
+        cx: Context,
+        settings: Settings,
+        valkey: Option<Valkey>,
+        appservices: Arc<dyn AppserviceTokens>,
+    ) -> Result<Self> {
         let mut tx = cx.store.begin().await?;
         let secret = server_secrets::get_or_put(&mut tx, "access_tokens", &cx.randomness.bytes::<32>()).await?;
         tx.commit().await?;
@@ -153,9 +153,8 @@ impl Tokens {
             refresh: RefreshTokens::new(cx.clone(), valkey),
             settings,
             signer: Signer::new(cx.server_name.as_str(), &secret),
-            appservices: OnceLock::new(),
-            remembered: Cache::new(REMEMBERED_MAX),
-            forgotten: AtomicU64::new(0),
+            appservices,
+            remembered: Memory::new(REMEMBERED_MAX),
             cx,
         }));
         let weak = Arc::downgrade(&tokens.0);
@@ -167,15 +166,10 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Connect the application services; once, before the first request.
-    pub fn connect_appservices(&self, appservices: Arc<dyn AppserviceTokens>) {
-        let _ = self.0.appservices.set(appservices);
-    }
-
     /// The application services.
     #[must_use]
     pub fn appservices(&self) -> &dyn AppserviceTokens {
-        self.0.appservices.get().map_or(&NoAppservices, |connected| connected.as_ref())
+        &*self.0.appservices
     }
 
     /// Whom a token belongs to. See [`super::Accounts::authenticate`].
@@ -195,7 +189,7 @@ impl Tokens {
         if let Some(known) = self.remembered(&hash, now_ms) {
             return Ok(known);
         }
-        let forgotten = self.0.forgotten.load(Ordering::Acquire);
+        let moment = self.0.remembered.moment();
         let mut tx = self.0.cx.store.read().await?;
         let bearer = token_rows::bearer(&mut tx, &hash).await?;
         drop(tx);
@@ -209,7 +203,7 @@ impl Tokens {
         }
         let user = user_of(bearer, &hash)?;
         let until_ms = expires_ms.min(now_ms.saturating_add(ms(REMEMBERED)));
-        self.remember(hash, Remembered { user: user.clone(), until_ms }, forgotten);
+        self.remember(moment, hash, Remembered { user: user.clone(), until_ms });
         Ok(user)
     }
 
@@ -218,15 +212,10 @@ impl Tokens {
         self.0.cx.notify.hears_others().then_some(known.user)
     }
 
-    /// Remember an answer, unless something was forgotten since it was read.
-    ///
     /// While other instances are not heard nothing is remembered: they could not tell that it is over.
-    fn remember(&self, key: String, known: Remembered, forgotten: u64) {
-        if self.0.cx.notify.hears_others() && self.0.forgotten.load(Ordering::Acquire) == forgotten {
-            self.0.remembered.insert(key.clone(), known);
-            if self.0.forgotten.load(Ordering::Acquire) != forgotten {
-                self.0.remembered.remove(&key);
-            }
+    fn remember(&self, moment: Moment, key: String, known: Remembered) {
+        if self.0.cx.notify.hears_others() {
+            self.0.remembered.keep(moment, key, known);
         }
     }
 
@@ -243,7 +232,7 @@ impl Tokens {
         if let Some(known) = self.remembered(&key, now_ms) {
             return Ok(known);
         }
-        let forgotten = self.0.forgotten.load(Ordering::Acquire);
+        let moment = self.0.remembered.moment();
         let user_id = UserId::parse(name).map_err(|error| Error::InvalidParam(format!("user_id: {error}")))?;
         let is_sender = user_id == identity.sender;
         let may = self.0.cx.is_local(&user_id) && (is_sender || self.appservices().may_be(&identity.id, &user_id));
@@ -282,7 +271,7 @@ impl Tokens {
             is_rate_limited: identity.is_rate_limited,
         };
         let until_ms = now_ms.saturating_add(ms(REMEMBERED));
-        self.remember(key, Remembered { user: user.clone(), until_ms }, forgotten);
+        self.remember(moment, key, Remembered { user: user.clone(), until_ms });
         Ok(user)
     }
 
@@ -498,20 +487,11 @@ impl Inner {
 
     fn hear(&self, whisper: &Whisper) {
         match whisper {
-            Whisper::Revoked(hashes) => {
-                self.forgotten.fetch_add(1, Ordering::AcqRel);
-                for hash in hashes {
-                    self.remembered.remove(hash);
-                }
-            }
+            Whisper::Revoked(hashes) => hashes.iter().for_each(|hash| self.remembered.forget(hash)),
             Whisper::Forget(family, user_id) if family == FAMILY => {
-                self.forgotten.fetch_add(1, Ordering::AcqRel);
-                self.remembered.retain(|_, known| known.user.user_id != *user_id);
+                self.remembered.forget_where(|_, known| known.user.user_id == *user_id);
             }
-            Whisper::Missed => {
-                self.forgotten.fetch_add(1, Ordering::AcqRel);
-                self.remembered.clear();
-            }
+            Whisper::Missed => self.remembered.forget_all(),
             _ => {}
         }
     }

@@ -13,11 +13,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use super::registration::Registration;
-use crate::{
-    Error, Result,
-    clock::Clock,
-    outgoing::{self, Outgoing},
-};
+use crate::{Error, Result, clock::Clock, outgoing::Outgoing};
 
 /// The largest answer read, in bytes.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -70,9 +66,8 @@ pub(super) struct Client {
 
 impl Client {
     /// With the operator's trusted authorities.
-    pub(super) fn new(outgoing: &outgoing::Settings, timeout: Duration, clock: Clock) -> Result<Self> {
-        let outgoing = Outgoing::new(&outgoing::Settings { allow_private_addresses: true, ..outgoing.clone() })?;
-        let http = outgoing.client().timeout(timeout).build().map_err(Error::internal)?;
+    pub(super) fn new(outgoing: &Outgoing, timeout: Duration, clock: Clock) -> Result<Self> {
+        let http = outgoing.to_any_address().client().timeout(timeout).build().map_err(Error::internal)?;
         Ok(Self { http, clock, older: Mutex::default() })
     }
 

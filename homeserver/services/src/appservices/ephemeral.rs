@@ -112,7 +112,8 @@ fn presence_event(cx: &Context, name: &str, seen: &Seen) -> Value {
     json!({ "type": "m.presence", "sender": name, "content": content })
 }
 
-/// Receipts of positions `since < pos <= until` that concern an application service, an event for each room.
+/// Receipts of positions `since < pos <= until` that concern an application service, an event for each room and
+/// thread.
 pub(super) async fn receipts(
     cx: &Context,
     interest: &Interest,
@@ -124,7 +125,7 @@ pub(super) async fn receipts(
     drop(tx);
     let user_nids: Vec<i64> = found.iter().map(|receipt| receipt.user_nid).collect();
     let names = cx.numbers.user_names(&user_nids).await?;
-    let mut contents: BTreeMap<i64, Value> = BTreeMap::new();
+    let mut contents: BTreeMap<(i64, String), Value> = BTreeMap::new();
     for receipt in found {
         let Some(name) = names.get(&receipt.user_nid) else { continue };
         let is_own = <&UserId>::try_from(&**name).is_ok_and(|user| interest.has_user(user));
@@ -136,11 +137,11 @@ pub(super) async fn receipts(
         if !receipt.thread.is_empty() {
             data["thread_id"] = receipt.thread.as_str().into();
         }
-        let content = contents.entry(receipt.room_nid).or_insert_with(|| json!({}));
+        let content = contents.entry((receipt.room_nid, receipt.thread)).or_insert_with(|| json!({}));
         content[&receipt.event_id][&receipt.kind][&**name] = data;
     }
     let mut news = Vec::with_capacity(contents.len());
-    for (room_nid, content) in contents {
+    for ((room_nid, _), content) in contents {
         news.push(json!({ "type": "m.receipt", "room_id": rooms.room_id(room_nid).await?, "content": content }));
     }
     Ok(news)

@@ -2,20 +2,13 @@
 //!
 //! Keys are given out and uploaded without taking a position, so instances tell each other by [`Whisper::Forget`].
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::HashMap, sync::Arc};
 
-use quick_cache::sync::Cache;
 use ruma::OneTimeKeyAlgorithm;
 use storage::{Tx, one_time_keys};
 
 use super::Keys;
-use crate::{Context, Result, notify::Whisper};
+use crate::{Context, Result, memory::Memory, notify::Whisper};
 
 /// Users whose devices' supplies are remembered.
 const USERS_MAX: usize = 20_000;
@@ -36,45 +29,29 @@ pub struct Supply {
 }
 
 /// Supplies of one user's devices, with the time each was read, milliseconds since 1970.
-type OfUser = Arc<Mutex<HashMap<String, (Supply, u64)>>>;
+type OfUser = Arc<HashMap<String, (Supply, u64)>>;
 
 /// Supplies in memory. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Supplies {
-    known: Arc<Cache<i64, OfUser>>,
-    /// Counts what was forgotten: what was read before a change must not be kept after it.
-    forgotten: Arc<AtomicU64>,
-}
+pub(super) struct Supplies(Arc<Memory<i64, OfUser>>);
 
 impl Supplies {
     /// Forget a user's supplies whenever any instance says they changed.
     pub(super) fn listening(cx: &Context) -> Self {
-        let supplies = Self { known: Arc::new(Cache::new(USERS_MAX)), forgotten: Arc::default() };
-        let listener = supplies.clone();
+        let supplies = Arc::new(Memory::new(USERS_MAX));
+        let listener = Arc::clone(&supplies);
         cx.notify.on_whisper(move |whisper| match whisper {
             Whisper::Forget(family, key) if family == FORGET_SUPPLY => {
                 if let Ok(user_nid) = key.parse() {
-                    listener.forget(user_nid);
+                    listener.forget(&user_nid);
                 }
             }
-            Whisper::Missed => {
-                listener.forgotten.fetch_add(1, Ordering::AcqRel);
-                listener.known.clear();
-            }
+            Whisper::Missed => listener.forget_all(),
             _ => {}
         });
-        let listener = supplies.clone();
-        cx.notify.on_change(move |change| {
-            for user_nid in &change.device_users {
-                listener.forget(*user_nid);
-            }
-        });
-        supplies
-    }
-
-    fn forget(&self, user_nid: i64) {
-        self.forgotten.fetch_add(1, Ordering::AcqRel);
-        self.known.remove(&user_nid);
+        let listener = Arc::clone(&supplies);
+        cx.notify.on_change(move |change| change.device_users.iter().for_each(|nid| listener.forget(nid)));
+        Self(supplies)
     }
 }
 
@@ -86,28 +63,20 @@ impl Keys {
     pub async fn supply(&self, user_nid: i64, device_id: &str) -> Result<Supply> {
         let now_ms = self.cx.clock.now_ms();
         // What a whisper would end is believed only while whispers of the others are heard.
-        if let Some(of_user) = self.supplies.known.get(&user_nid).filter(|_| self.cx.notify.hears_others())
-            && let Some((supply, read_ms)) = of_user.lock().unwrap_or_else(PoisonError::into_inner).get(device_id)
+        if let Some(of_user) = self.supplies.0.get(&user_nid).filter(|_| self.cx.notify.hears_others())
+            && let Some((supply, read_ms)) = of_user.get(device_id)
             && now_ms < read_ms.saturating_add(AGE_MAX_MS)
         {
             return Ok(supply.clone());
         }
-        let forgotten = self.supplies.forgotten.load(Ordering::Acquire);
+        let moment = self.supplies.0.moment();
         let supply = read(&mut self.cx.store.read().await?, user_nid, device_id).await?;
-        if self.supplies.forgotten.load(Ordering::Acquire) == forgotten {
-            let of_user = self.supplies.known.get(&user_nid).unwrap_or_default();
-            {
-                let mut devices = of_user.lock().unwrap_or_else(PoisonError::into_inner);
-                if devices.len() >= DEVICES_MAX {
-                    devices.clear();
-                }
-                devices.insert(device_id.to_owned(), (supply.clone(), now_ms));
-            }
-            self.supplies.known.insert(user_nid, of_user);
-            if self.supplies.forgotten.load(Ordering::Acquire) != forgotten {
-                self.supplies.known.remove(&user_nid);
-            }
-        }
+        let mut devices = match self.supplies.0.get(&user_nid) {
+            Some(devices) if devices.len() < DEVICES_MAX => HashMap::clone(&devices),
+            _ => HashMap::new(),
+        };
+        devices.insert(device_id.to_owned(), (supply.clone(), now_ms));
+        self.supplies.0.keep(moment, user_nid, Arc::new(devices));
         Ok(supply)
     }
 

@@ -172,15 +172,16 @@ impl Listener {
     fn take(&mut self, envelope: Envelope) {
         let Envelope { from, nth, message } = envelope;
         let is_own = from == self.own;
-        if is_own {
-            self.valkey.0.heard_ms.store(self.valkey.0.now_ms(), Ordering::Release);
-        }
         if self.last.len() >= INSTANCES_MAX && !self.last.contains_key(&from) {
             self.last.clear();
         }
         let last = self.last.insert(from, nth).unwrap_or(0);
         if nth > last + 1 {
             self.notify.missed();
+        }
+        if is_own {
+            // After what was lost is forgotten: from here on what is remembered is believed again.
+            self.valkey.0.heard_ms.store(self.valkey.0.now_ms(), Ordering::Release);
         }
         if let Some(message) = message.filter(|_| !is_own) {
             self.notify.receive(message);

@@ -190,8 +190,10 @@ impl Rooms {
         } else {
             Vec::new()
         };
-        // Towards the present more may come at any time: there is a next page after every one with events.
-        let has_next = !found.is_over || !(wanted.back || found.shown.is_empty());
+        // Towards the present more may come at any time, and clients take it for granted that a page a filter found something
+        // for has an end: there is a next page after every such one.
+        let may_go_on = !wanted.back || !search.filter.is_open();
+        let has_next = !found.is_over || (may_go_on && !found.shown.is_empty());
         let end = has_next.then(|| Gap(found.end).to_string());
         Ok(Page { start: Gap(from).to_string(), end, chunk, state })
     }

@@ -25,6 +25,9 @@ use crate::{
     timeline::{effects::membership_word, events::Stored},
 };
 
+/// Events a room begins with until somebody is in it: its create event and its creator's join.
+const FIRST_EVENTS: i64 = 2;
+
 /// Which members somebody asks for.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
@@ -139,8 +142,14 @@ impl Rooms {
         if let Some(last) = last_gap(access) {
             gap = gap.min(last);
         }
-        let page = rows::back(&mut self.cx.store.read().await?, now.nid, gap, 1).await?;
-        let Some(newest) = page.first().and_then(|row| row.event.state_after()) else { return Ok(Vec::new()) };
+        let mut tx = self.cx.store.read().await?;
+        let mut page = rows::back(&mut tx, now.nid, gap, 1).await?;
+        if page.is_empty() {
+            // Before its first event nobody is in a room: who asks there means those it begins with, its creator.
+            page = rows::forward(&mut tx, now.nid, gap, FIRST_EVENTS).await?;
+        }
+        drop(tx);
+        let Some(newest) = page.last().and_then(|row| row.event.state_after()) else { return Ok(Vec::new()) };
         let snapshot = self.from.timeline.snapshots.by_nid(newest).await?;
         self.from.timeline.state_events(&snapshot).await
     }

@@ -74,6 +74,7 @@ impl Rooms {
         via: Vec<OwnedServerName>,
         mut extra: Extra,
     ) -> Result<Option<OwnedEventId>> {
+        extra.remove(AUTHORISED_VIA);
         let now = match self.from.timeline.room(room_id).await {
             Ok(now) if is_present_here(&now) => now,
             Ok(_) | Err(Error::NotFound(_)) => return self.join_elsewhere(user, room_id, via, extra).await,
@@ -82,7 +83,6 @@ impl Rooms {
         if now.has_local(user.nid) {
             return Ok(None);
         }
-        extra.remove(AUTHORISED_VIA);
         if user.is_guest && now.facts.guest_access.as_deref() != Some("can_join") {
             return Err(Error::Specific(Code::GuestAccessForbidden, "guests may not join this room".to_owned()));
         }

@@ -63,6 +63,8 @@ pub(super) struct Left {
     state: Option<Events>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state_after: Option<Events>,
+    #[serde(rename = "org.matrix.msc4222.state_after", skip_serializing_if = "Option::is_none")]
+    unstable_state_after: Option<Events>,
     timeline: Timeline,
 }
 
@@ -109,7 +111,7 @@ struct Draft {
     since: i64,
     /// Newest events, oldest first.
     events: Vec<Arc<Recent>>,
-    /// Whether there are events between `since` and the first of `events`.
+    /// Whether there are events between `since` and the first of `events`, or may be.
     limited: bool,
     /// What changed in its state since, when it was asked for.
     changes: Vec<stream::StateChangeRow>,
@@ -313,6 +315,7 @@ impl Answer<'_> {
             for draft in &mut drafts {
                 if let Some(events) = found.get(&draft.now.nid) {
                     draft.events.clone_from(events);
+                    draft.limited = self.may_have_more(events);
                 }
             }
         }
@@ -320,8 +323,8 @@ impl Answer<'_> {
         for draft in &mut drafts {
             self.cut(draft, &Right::Joined).await?;
         }
-        // A room that is whole to the client, or whose every new event a filter drops, may have nothing to show.
-        drafts.retain(|draft| draft.is_whole() || !draft.events.is_empty() || !filter.is_open());
+        // A room that is whole to the client, or whose every new event looked at is dropped, may have nothing to show.
+        drafts.retain(|draft| draft.is_whole() || draft.limited || !draft.events.is_empty() || !filter.is_open());
         self.state_changes(&mut drafts).await?;
         let moves = self.moves(&drafts).await?;
         Ok((drafts, moves))
@@ -331,6 +334,11 @@ impl Answer<'_> {
     fn looked_at(&self) -> usize {
         let filter = &self.request.filter.room.timeline;
         if filter.is_open() { filter.timeline_len() + 1 } else { LOOKED_AT_MAX }
+    }
+
+    /// Whether there may be earlier events than these, the newest of a room: so many were asked for.
+    fn may_have_more(&self, events: &[Arc<Recent>]) -> bool {
+        events.len() >= self.looked_at()
     }
 
     async fn windows(&self, rooms: &[(i64, i64)]) -> Result<HashMap<i64, Vec<Arc<Recent>>>> {

@@ -191,6 +191,11 @@ impl Watch {
                     *entry.rooms.write().unwrap_or_else(PoisonError::into_inner) = None;
                 }
             }
+            Whisper::Missed => {
+                for entry in listener.everybody() {
+                    *entry.rooms.write().unwrap_or_else(PoisonError::into_inner) = None;
+                }
+            }
             _ => {}
         });
         watch
@@ -311,10 +316,11 @@ impl Watch {
             }
         }
         let rooms = change.rooms.iter().map(|(nid, _)| nid);
+        let member_rooms: HashSet<i64> = change.member_rooms.iter().copied().collect();
         for room_nid in rooms.chain(&change.receipt_rooms) {
             let pos = change.last;
             // Who came or went may be somebody whose keys concern the others now, or no longer.
-            let has_members = change.member_rooms.contains(room_nid);
+            let has_members = member_rooms.contains(room_nid);
             self.each_in_room(*room_nid, pos, move |entry| {
                 if has_members {
                     entry.device_pos.fetch_max(pos, Ordering::AcqRel);

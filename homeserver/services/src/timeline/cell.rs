@@ -1,7 +1,7 @@
 //! The rooms in memory: each room's present, the newest events of its timeline, and the lease by which its writers queue.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
@@ -258,9 +258,11 @@ impl Cells {
 
     /// The news: what is known of rooms that moved since is old.
     pub fn hear(&self, change: &Change) {
+        // A repair names as many rooms as moved in the meantime.
+        let state_rooms: HashSet<i64> = change.state_rooms.iter().copied().collect();
         for (nid, pos) in &change.rooms {
             if let Some(cell) = self.peek(*nid) {
-                cell.told(*pos, change.state_rooms.contains(nid));
+                cell.told(*pos, state_rooms.contains(nid));
             }
         }
     }

@@ -25,6 +25,9 @@ use super::{
 };
 use crate::Result;
 
+/// How many events one behind the other are looked through for the thread they are in (the specification recommends 3).
+pub const THREAD_HOPS_MAX: i64 = 3;
+
 /// The words of a membership in the tables.
 #[must_use]
 pub fn membership_word(membership: &MembershipState) -> &str {
@@ -179,6 +182,10 @@ impl Timeline {
         if let Some(parent) = parent {
             if rel_type == relation::THREAD {
                 lane.thread_nid = self.extend_thread(working, event, &parent, notifies, effects).await?;
+            } else if rel_type != REDACTION {
+                lane.thread_nid = self.follow_into_thread(working, event, &parent, notifies, effects).await?;
+            }
+            if lane.thread_nid != 0 {
                 lane.seq = working.threads.get(&lane.thread_nid).map_or(0, |t| t.notify_seq);
             }
             effects.relation = Some(NewRelation {
@@ -207,26 +214,63 @@ impl Timeline {
         if root.room_nid != event.room_nid {
             return Ok(0);
         }
-        let mut thread = match working.threads.get(&root.nid) {
-            Some(thread) => *thread,
-            None => {
-                let known = relations::threads(&mut self.cx.store.read().await?, &[root.nid]).await?;
-                known.into_iter().next().unwrap_or(Thread {
-                    root_nid: root.nid,
-                    room_nid: event.room_nid,
-                    last_nid: 0,
-                    last_depth: 0,
-                    count: 0,
-                    notify_seq: 0,
-                })
-            }
-        };
+        let mut thread = self.thread(working, root.nid).await?.unwrap_or(Thread {
+            root_nid: root.nid,
+            room_nid: event.room_nid,
+            last_nid: 0,
+            last_depth: 0,
+            count: 0,
+            notify_seq: 0,
+        });
         thread.count += 1;
         thread.notify_seq += i64::from(notifies);
         (thread.last_depth, thread.last_nid) = event.place();
         working.threads.insert(root.nid, thread);
         effects.thread = Some(thread);
         Ok(root.nid)
+    }
+
+    /// A reaction to an event of a thread, or an edit of one, is in the thread too, though none of its replies. Returns the root's
+    /// number, 0 when `parent` is in no thread.
+    async fn follow_into_thread(
+        &self,
+        working: &mut Working,
+        event: &Arc<Stored>,
+        parent: &EventId,
+        notifies: bool,
+        effects: &mut Effects,
+    ) -> Result<i64> {
+        let Some(root_nid) = self.thread_of(event.room_nid, parent).await? else { return Ok(0) };
+        let Some(mut thread) = self.thread(working, root_nid).await? else { return Ok(0) };
+        thread.notify_seq += i64::from(notifies);
+        working.threads.insert(root_nid, thread);
+        effects.thread = notifies.then_some(thread);
+        Ok(root_nid)
+    }
+
+    /// The root of the thread an event is in: it names the thread, or speaks about an event that does, at most
+    /// [`THREAD_HOPS_MAX`] away.
+    async fn thread_of(&self, room_nid: i64, event_id: &EventId) -> Result<Option<i64>> {
+        let mut event_id = event_id.to_owned();
+        for _ in 0..THREAD_HOPS_MAX {
+            let event = self.events.by_id(&event_id).await?.filter(|event| event.room_nid == room_nid);
+            let said = event.and_then(|event| relation::relates_to(&event.pdu.content)?.relation);
+            let Some(said) = said else { return Ok(None) };
+            if said.rel_type == relation::THREAD {
+                let root = self.events.by_id(&said.parent).await?.filter(|root| root.room_nid == room_nid);
+                return Ok(root.map(|root| root.nid));
+            }
+            event_id = said.parent;
+        }
+        Ok(None)
+    }
+
+    /// A thread as it is with what waits to be stored.
+    async fn thread(&self, working: &Working, root_nid: i64) -> Result<Option<Thread>> {
+        if let Some(thread) = working.threads.get(&root_nid) {
+            return Ok(Some(*thread));
+        }
+        Ok(relations::threads(&mut self.cx.store.read().await?, &[root_nid]).await?.pop())
     }
 
     /// Take the content out of the target, if we have it and the sender may.

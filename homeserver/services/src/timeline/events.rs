@@ -123,13 +123,14 @@ impl Events {
             }
         });
         let by_nid = Arc::clone(&events.by_nid);
-        events.cx.notify.on_whisper(move |whisper| {
-            if let Whisper::Forget(family, nid) = whisper
-                && family == FORGET_EVENT
-                && let Ok(nid) = nid.parse::<i64>()
-            {
-                by_nid.remove(&nid);
+        events.cx.notify.on_whisper(move |whisper| match whisper {
+            Whisper::Forget(family, nid) if family == FORGET_EVENT => {
+                if let Ok(nid) = nid.parse::<i64>() {
+                    by_nid.remove(&nid);
+                }
             }
+            Whisper::Missed => by_nid.clear(),
+            _ => {}
         });
         events
     }
@@ -262,8 +263,13 @@ impl Events {
             state_after_nid: row.state_after_nid,
             pdu: Arc::new(pdu),
         });
-        if self.changed.get(&row.nid).is_none_or(|flags| flags == row.flags) {
+        let is_old = || self.changed.get(&row.nid).is_some_and(|flags| flags != row.flags);
+        if !is_old() {
             self.put(Arc::clone(&event));
+            // The news may have come in between.
+            if is_old() {
+                self.by_nid.remove(&row.nid);
+            }
         }
         Ok(event)
     }

@@ -208,6 +208,7 @@ impl Timeline {
             now.head_ver += 1;
             let mut new_row = self.stream_row(working, &mut now, &event, sender_nid, None, &mut effects).await?;
             new_row.flags |= if arrival.relay { storage::timeline::flags::LOCAL } else { 0 };
+            new_row.flags |= if effects.missing.is_empty() { 0 } else { storage::timeline::flags::AFTER_GAP };
             row = Some(new_row);
             base = Base::Follow(before.head_ver);
             after = Arc::new(now);

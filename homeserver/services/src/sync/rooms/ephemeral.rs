@@ -61,12 +61,13 @@ impl Answer<'_> {
             let receipts = self.sync.from.receipts.since(&rooms, self.until, self.request.user.nid).await?;
             let users: Vec<i64> = receipts.iter().map(|receipt| receipt.user_nid).collect();
             let names = self.sync.cx.numbers.user_names(&users).await?;
-            let mut by_room: BTreeMap<i64, ReceiptContent> = BTreeMap::new();
+            // An event for each room and thread: somebody may have read one event both with its thread and with the room.
+            let mut by_lane: BTreeMap<(i64, String), ReceiptContent> = BTreeMap::new();
             for receipt in receipts {
                 let Some(name) = names.get(&receipt.user_nid) else { continue };
-                let thread = Some(receipt.thread).filter(|thread| !thread.is_empty());
-                by_room
-                    .entry(receipt.room_nid)
+                let thread = Some(receipt.thread.clone()).filter(|thread| !thread.is_empty());
+                by_lane
+                    .entry((receipt.room_nid, receipt.thread))
                     .or_default()
                     .entry(receipt.event_id)
                     .or_default()
@@ -74,7 +75,7 @@ impl Answer<'_> {
                     .or_default()
                     .insert(name.to_string(), ReceiptInfo { ts: receipt.ts, thread_id: thread });
             }
-            for (nid, content) in by_room {
+            for ((nid, _), content) in by_lane {
                 let event = Ephemeral { kind: "m.receipt", content };
                 found.entry(nid).or_default().push(to_raw_value(&event).map_err(Error::internal)?);
             }

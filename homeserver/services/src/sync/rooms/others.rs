@@ -102,6 +102,7 @@ impl Answer<'_> {
             let (timeline, _) = self.written(draft).await?;
             return Ok(Left { timeline, ..Left::default() });
         };
+        draft.limited = self.may_have_more(&draft.events);
         self.cut(&mut draft, &right).await?;
         if !draft.is_whole() && super::needs_changes(&draft, self.request.use_state_after) {
             let mut tx = self.sync.cx.store.read().await?;
@@ -109,12 +110,12 @@ impl Answer<'_> {
         }
         let (timeline, state) = self.written(draft).await?;
         let mut left = Left { timeline, ..Left::default() };
-        let state = Some(state);
-        if self.request.use_state_after {
-            left.state_after = state
-        } else {
-            left.state = state
-        }
+        let place = match (self.request.use_state_after, self.request.is_unstable_state_after) {
+            (true, true) => &mut left.unstable_state_after,
+            (true, false) => &mut left.state_after,
+            (false, _) => &mut left.state,
+        };
+        *place = Some(state);
         Ok(left)
     }
 

@@ -19,6 +19,7 @@ impl Answer<'_> {
         let filter = &self.request.filter.room.timeline;
         draft.is_spoken_about = super::may_be_spoken_about(&draft.events);
         draft.has_moves = draft.events.iter().any(|e| e.event.pdu.kind == kind::MEMBER);
+        drop_before_gap(draft);
         self.drop_ignored(draft).await?;
         self.drop_unseen(draft, right).await?;
         if !filter.is_open() {
@@ -101,5 +102,13 @@ impl Answer<'_> {
             moves.newcomers.extend(known.into_iter().map(|(_, nid)| nid));
         }
         Ok(moves)
+    }
+}
+
+/// What stands before a hole in the history is left to paging, which fills the hole.
+fn drop_before_gap(draft: &mut Draft) {
+    if let Some(at) = draft.events.iter().rposition(|e| e.flags & flags::AFTER_GAP != 0) {
+        draft.events.drain(..at);
+        draft.limited = true;
     }
 }

@@ -79,14 +79,13 @@ impl Answer<'_> {
         }
         joined.timeline = self.timeline(draft, reader, parts, around)?;
         let state = Events { events: self.sync.from.view.render_within(reader, &parts.state, AS_STATE, around)? };
-        if self.request.use_state_after && self.request.is_unstable_state_after {
-            joined.unstable_state_after = Some(state);
-        } else if self.request.use_state_after {
-            joined.state_after = Some(state);
-        } else {
+        let place = match (self.request.use_state_after, self.request.is_unstable_state_after) {
+            (true, true) => &mut joined.unstable_state_after,
+            (true, false) => &mut joined.state_after,
             // Older clients read every part of a room unasked, so empty lists are written out.
-            joined.state = Some(state);
-        }
+            (false, _) => &mut joined.state,
+        };
+        *place = Some(state);
         Ok(joined)
     }
 
