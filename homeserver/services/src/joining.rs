@@ -5,6 +5,8 @@
 //!
 //! Source: Server-Server API, "Joining Rooms", "Inviting to a room", "Leaving Rooms (Rejecting Invites)", "Knocking upon a room".
 
+pub mod third_party;
+
 use std::{collections::HashMap, sync::Arc};
 
 use room::{

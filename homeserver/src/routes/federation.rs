@@ -3,6 +3,7 @@
 pub mod backfill;
 pub mod event;
 pub mod event_auth;
+pub mod exchange_third_party_invite;
 pub mod get_missing_events;
 pub mod hierarchy;
 pub mod invite;
@@ -19,6 +20,7 @@ pub mod send_knock;
 pub mod send_leave;
 pub mod state;
 pub mod state_ids;
+pub mod threepid;
 pub mod timestamp_to_event;
 pub mod user;
 pub mod version;
@@ -61,6 +63,8 @@ pub(super) fn endpoints(endpoints: Endpoints) -> Endpoints {
             send_leave::put_v1,
             "homeserver::routes::federation::send_leave::put_v1",
         )
+        .endpoint(threepid::put_onbind)
+        .endpoint(exchange_third_party_invite::put)
         .endpoint(query::get_directory)
         .endpoint(query::get_profile)
         .endpoint(query::get)

@@ -1,5 +1,6 @@
 //! Two servers of ours in one process, speaking over TLS on loopback.
 
+mod addresses;
 mod asking;
 mod devices;
 mod ephemeral;
