@@ -3,6 +3,8 @@
 mod fixture;
 #[path = "rooms/history.rs"]
 mod history;
+#[path = "rooms/peeking.rs"]
+mod peeking;
 #[path = "rooms/reading.rs"]
 mod reading;
 #[path = "rooms/syncing.rs"]
