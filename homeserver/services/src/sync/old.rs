@@ -101,8 +101,8 @@ impl Sync {
             infos.push(RoomInfo { membership, messages, state, visibility, account_data, room_id, invite: None });
         }
         for (room_id, invited) in rooms.invite {
-            let own = |event: &&Box<RawValue>| is_member_event(event, user.user_id.as_str());
-            let invite = invited.invite_state.events.iter().rfind(own);
+            let mut events = invited.invite_state.events.iter();
+            let invite = events.rfind(|event| is_member_event(event, user.user_id.as_str()));
             let invite = invite.map(|event| with_room(event, &room_id)).transpose()?;
             infos.push(RoomInfo { room_id, membership: Some("invite".to_owned()), invite, ..RoomInfo::default() });
         }
