@@ -1,8 +1,8 @@
 //! `/voice/check`: a page that joins a voice room from a browser. What a newcomer tries first, and what tests drive.
 //!
-//! Put together from the files in `check/`, nothing loaded from elsewhere. Its policy allows requests to any homeserver, because the page may be served
-//! by a voice service whose homeserver has another origin; scripts and styles only as they stand in the page, which
-//! carries a fresh nonce each time.
+//! Put together from the files in `check/`, nothing loaded from elsewhere. Its policy allows requests to any homeserver,
+//! because the page may be served by a voice service whose homeserver has another origin; scripts and styles only as they
+//! stand in the page, which carries a fresh nonce each time.
 
 use std::sync::LazyLock;
 

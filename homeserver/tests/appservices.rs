@@ -1,7 +1,5 @@
 //! Application services, played by a small server of their own: what they are told, and what they may ask.
 
-#![allow(clippy::disallowed_methods, reason = "tests take the address of PostgreSQL from the environment")]
-
 mod fixture;
 
 use std::{
@@ -19,7 +17,7 @@ use axum::{
     http::{Method, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use fixture::{Client, TestServer, settings};
+use fixture::{Client, TestServer, fresh_postgres, settings};
 use room::build::Draft;
 use ruma::{EventId, OwnedUserId, RoomVersionId, user_id};
 use serde_json::{Value, json, value::to_raw_value};
@@ -317,13 +315,7 @@ async fn an_unacknowledged_transaction_outlives_the_server_on_postgresql() {
 }
 
 async fn postgres() -> Store {
-    let base =
-        std::env::var("TEST_POSTGRES_URL").expect("TEST_POSTGRES_URL names a PostgreSQL to test on; ./test starts one");
-    let schema = format!("t{}", Randomness::system().letters(12).to_lowercase());
-    storage::fresh_schema(&base, &schema).await.unwrap();
-    let separator = if base.contains('?') { '&' } else { '?' };
-    let url = format!("{base}{separator}options=-csearch_path%3D{schema}");
-    Store::connect(&storage::Settings::new(url)).await.unwrap()
+    Store::connect(&storage::Settings::new(fresh_postgres().await)).await.unwrap()
 }
 
 /// Method: two servers on one PostgreSQL, events through both; each event id must come once.

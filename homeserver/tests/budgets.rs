@@ -3,13 +3,10 @@
 //! Counted is what the request's own task runs ([`storage::store::counted`]), so workers that wake meanwhile do not matter. A
 //! warm send is counted in `services/tests/timeline.rs`: its statements run in the writer's task.
 
-#![allow(clippy::disallowed_methods, reason = "tests take the address of a database from the environment")]
-
 mod fixture;
 
-use fixture::{Client, TestServer, settings};
+use fixture::{Client, TestServer, fresh_postgres, settings};
 use serde_json::{Value, json};
-use services::clock::Randomness;
 use storage::{Settings, Store, store::counted};
 
 /// Most statements of a `/sync` after absence, whatever happened and in however many rooms.
@@ -20,17 +17,9 @@ const INITIAL_MAX: u64 = 10;
 /// A server on a fresh database of each kind; the folder must outlive the test.
 async fn servers() -> (tempfile::TempDir, Vec<TestServer>) {
     let folder = tempfile::tempdir().unwrap();
-    let base =
-        std::env::var("TEST_POSTGRES_URL").expect("TEST_POSTGRES_URL names a PostgreSQL to test on; ./test starts one");
-    let schema = format!("t{}", Randomness::system().letters(12).to_lowercase());
-    storage::fresh_schema(&base, &schema).await.unwrap();
-    let separator = if base.contains('?') { '&' } else { '?' };
-    let urls = [
-        format!("sqlite://{}", folder.path().join("budgets.db").display()),
-        format!("{base}{separator}options=-csearch_path%3D{schema}"),
-    ];
+    let file = format!("sqlite://{}", folder.path().join("budgets.db").display());
     let mut servers = Vec::new();
-    for url in urls {
+    for url in [file, fresh_postgres().await] {
         let store = Store::connect(&Settings::new(url)).await.unwrap();
         servers.push(TestServer::start_on(store, settings()).await);
     }

@@ -4,8 +4,6 @@
 //! The recomputation keeps every event with whom it notified and looks through all of them each time; an event notifies by the
 //! rules of its moment, and counts until it is read or redacted. A history is told again by its seed, which a failure names.
 
-#![allow(clippy::disallowed_methods, reason = "tests take the address of PostgreSQL from the environment")]
-
 mod fixture;
 
 use std::{collections::BTreeMap, fmt::Write as _};
@@ -14,7 +12,7 @@ use serde_json::{Value, json};
 use services::{clock::Randomness, push::gateway::Unread as _};
 use storage::Store;
 
-use crate::fixture::{Client, TestServer, settings};
+use crate::fixture::{Client, TestServer, fresh_postgres, settings};
 
 /// Histories on SQLite, in memory; on PostgreSQL fewer, which costs as much.
 const HISTORIES: [u64; 2] = [24, 4];
@@ -437,15 +435,9 @@ async fn unread_counts_equal_a_recomputation_over_random_histories_on_sqlite() {
 
 #[tokio::test]
 async fn unread_counts_equal_a_recomputation_over_random_histories_on_postgresql() {
-    let base =
-        std::env::var("TEST_POSTGRES_URL").expect("TEST_POSTGRES_URL names a PostgreSQL to test on; ./test starts one");
-    let separator = if base.contains('?') { '&' } else { '?' };
     for seed in 101..=100 + HISTORIES[1] {
         // Each on tables of its own: servers of tests share their seed, and would give out the same tokens twice.
-        let schema = format!("unread{}x{seed}", std::process::id());
-        storage::fresh_schema(&base, &schema).await.unwrap();
-        let url = format!("{base}{separator}options=-csearch_path%3D{schema}");
-        let store = Store::connect(&storage::Settings::new(url)).await.unwrap();
+        let store = Store::connect(&storage::Settings::new(fresh_postgres().await)).await.unwrap();
         tell(store, seed).await;
     }
 }

@@ -158,12 +158,16 @@ function chooseTab(register) {
   $('password').autocomplete = asksToRegister ? 'new-password' : 'current-password';
   $('tokenfield').hidden = !(asksToRegister && registration.token); $('token').required = !$('tokenfield').hidden;
   $('termsfield').hidden = !(asksToRegister && registration.terms.length); $('terms').required = !$('termsfield').hidden;
-  $('submit').textContent = (asksToRegister ? 'Create the account' : 'Sign in') + (invited ? ' and join' : '');
+  $('submit').textContent = (asksToRegister ? 'Create the account' : 'Sign in') + (elsewhere() ? ' at ' + elsewhere().replace(/^https?:\/\//, '') : '') + (invited ? ' and join' : '');
 }
+/** The homeserver that somebody is to sign in at, when it is not the one this page came from. Any link can name one, so it is always said. */
+function elsewhere() { const base = $('homeserver').value.trim().replace(/\/+$/, ''); return base === location.origin ? null : base; }
 /** The door, as this homeserver lets people in. */
 async function showDoor() {
   $('doortitle').textContent = invited ? 'You are invited to a voice room' : 'Welcome';
   show('door');
+  if (elsewhere()) $('elsewhere').open = true;
+  notice(elsewhere() ? `Your password would go to ${elsewhere()}, not to this server. Go on only if your account is there.` : '', 'warn');
   $('closed').hidden = true; registration = null;
   try {
     registration = await matrix.registration($('homeserver').value);

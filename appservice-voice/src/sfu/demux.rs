@@ -12,8 +12,6 @@ use std::{
     net::SocketAddr,
 };
 
-use super::peer::PeerKey;
-
 /// Addresses from which one peer may send; the oldest gives way.
 const ADDRESSES_PER_PEER_MAX: usize = 8;
 /// Longest user fragment, RFC 8445 section 5.3 (`ice-ufrag` is 4 to 256 characters).
@@ -114,6 +112,13 @@ pub fn base32(bytes: &[u8]) -> String {
         text.push(char::from(BASE32[(buffer << (5 - bits)) as usize & 31]));
     }
     text
+}
+
+/// A peer's place in the shard. The generation tells a place's holders apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerKey {
+    pub index: u32,
+    pub generation: u32,
 }
 
 /// Who owns which user fragment and which address.

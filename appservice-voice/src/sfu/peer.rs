@@ -23,6 +23,7 @@ use str0m::{
 use voice_protocol::methods::MediaStats;
 
 use super::{
+    demux::PeerKey,
     forward::{Place, Rewriter},
     seal::{Line, Particulars, Sealer},
     speaking::Detector,
@@ -55,13 +56,6 @@ const SEND_BUFFER_PACKETS: usize = 50;
 /// Header extension numbers offered; the client's offer decides.
 const EXTENSION_AUDIO_LEVEL: u8 = 1;
 const EXTENSION_MID: u8 = 4;
-
-/// A peer's place in the shard. The generation tells a place's holders apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerKey {
-    pub index: u32,
-    pub generation: u32,
-}
 
 /// Why an offer was refused. The text goes to the client that sent it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -20,9 +20,9 @@ use voice_protocol::{methods::Answered, methods::MidMap, notifications::Speaking
 
 use super::{
     Command, Happening,
-    demux::{self, Datagram, Table},
+    demux::{self, Datagram, PeerKey, Table},
     forward,
-    peer::{Heard, OfferFault, Peer, PeerKey, Spoken, Surroundings},
+    peer::{Heard, OfferFault, Peer, Spoken, Surroundings},
     timers::Timers,
     udp::{DATAGRAM_BYTES_MAX, UdpPort},
 };

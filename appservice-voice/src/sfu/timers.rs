@@ -3,7 +3,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
 
-use super::peer::PeerKey;
+use super::demux::PeerKey;
 
 /// What one peer carries for [`Timers`].
 #[derive(Debug, Default)]

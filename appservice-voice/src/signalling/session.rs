@@ -3,7 +3,10 @@
 //! Requests of a connection are answered one after the other, in their order. A connection takes part in one room at a
 //! time; joining another leaves the first.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -17,7 +20,6 @@ use voice_protocol::{
 use super::{
     json_rpc::{self, Frame, Incoming},
     outbox::Outbox,
-    ws,
 };
 use crate::{
     clock,
@@ -28,6 +30,8 @@ use crate::{
     switchboard::{JoinFault, Switchboard},
 };
 
+/// How often the server pings; clients are told.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(3);
 /// Messages a second, on average and at once.
 pub(crate) const MESSAGES_PER_SECOND_MAX: u32 = 20;
 const MESSAGES_BURST_MAX: u32 = 60;
@@ -201,7 +205,7 @@ impl Session {
             user_id: device.user_id.clone(),
             device_id: device.device_id.clone(),
             server_time_ms: clock::now_ms(),
-            ping_interval_ms: u64::try_from(ws::PING_INTERVAL.as_millis()).unwrap_or(u64::MAX),
+            ping_interval_ms: u64::try_from(PING_INTERVAL.as_millis()).unwrap_or(u64::MAX),
             codecs: vec!["opus".to_owned()],
             limits: methods::Limits {
                 message_bytes_max: json_rpc::MESSAGE_BYTES_MAX,

@@ -21,12 +21,10 @@ use self::waiting::{Full, Waiting, WaitingRoom};
 use super::{
     json_rpc::MESSAGE_BYTES_MAX,
     outbox::{Inbox, Outbox},
-    session::Session,
+    session::{PING_INTERVAL, Session},
 };
 use crate::switchboard::Switchboard;
 
-/// How often the server pings.
-pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(3);
 /// Silence after which a connection counts as dead: two pings without any sign.
 const SILENCE_MAX: Duration = Duration::from_secs(7);
 /// Time to say who one is.

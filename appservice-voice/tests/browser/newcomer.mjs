@@ -101,6 +101,15 @@ test('two newcomers register, one makes a room and sends the link, and they hear
   await Promise.all([alice.context().close(), bob.context().close()]);
 });
 
+test('a link that names another server says so before anybody types a password', { skip: !CLOSED_URL }, async () => {
+  const page = await windowAt(`${VOICE_URL}/voice/check?room=%21x%3Ay&homeserver=${encodeURIComponent(CLOSED_URL)}`);
+
+  await page.getByText(`Your password would go to ${CLOSED_URL}`).waitFor();
+  assert.equal(await page.getByLabel('Address of the homeserver').inputValue(), CLOSED_URL);
+  await page.getByRole('button', { name: `Sign in at ${new URL(CLOSED_URL).host}` }).waitFor();
+  await page.context().close();
+});
+
 test('one person with two windows is in the call twice and told apart', async () => {
   const name = fresh('carol');
   const first = await windowAt(VOICE_URL + '/voice/check', { hz: 440 });

@@ -9,6 +9,7 @@ pub mod openid;
 pub mod password;
 pub mod refresh;
 pub mod registration;
+pub mod secrets;
 pub mod signed;
 pub mod tokens;
 pub mod uia;

@@ -117,12 +117,17 @@ impl Rooms {
         &self.settings
     }
 
-    /// The room somebody names by id or alias, and servers that may know it.
-    async fn named(&self, name: &RoomOrAliasId) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
-        match <&RoomAliasId>::try_from(name) {
-            Ok(alias) => self.from.directory.resolve(alias).await,
-            Err(_) => Ok((OwnedRoomId::try_from(name.as_str()).map_err(Error::internal)?, Vec::new())),
-        }
+    /// The room somebody names by id or alias, and servers that may know it, those that they name first.
+    async fn named(
+        &self,
+        name: &RoomOrAliasId,
+        via: &[OwnedServerName],
+    ) -> Result<(OwnedRoomId, Vec<OwnedServerName>)> {
+        let (room_id, servers) = match <&RoomAliasId>::try_from(name) {
+            Ok(alias) => self.from.directory.resolve(alias).await?,
+            Err(_) => (OwnedRoomId::try_from(name.as_str()).map_err(Error::internal)?, Vec::new()),
+        };
+        Ok((room_id, via.iter().cloned().chain(servers).collect()))
     }
 
     /// A room in which somebody wants to do something. Who is told that it does not exist learns nothing more.

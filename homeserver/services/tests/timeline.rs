@@ -41,9 +41,7 @@ async fn databases() -> (tempfile::TempDir, Vec<String>) {
     let base =
         std::env::var("TEST_POSTGRES_URL").expect("TEST_POSTGRES_URL names a PostgreSQL to test on; ./test starts one");
     let schema = format!("t{}", Randomness::system().letters(12).to_lowercase());
-    let separator = if base.contains('?') { '&' } else { '?' };
-    let postgres = format!("{base}{separator}options=-csearch_path%3D{schema}");
-    storage::fresh_schema(&base, &schema).await.unwrap();
+    let postgres = storage::fresh_schema(&base, &schema).await.unwrap();
     (folder, vec![file, postgres])
 }
 

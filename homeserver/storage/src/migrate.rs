@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 
-use crate::{Error, Result, Store, Tx, store::Connection};
+use crate::{Error, Result, Settings, Store, Tx, store::Connection};
 
 /// One numbered step: a shared text and a text for each database.
 struct Step {
@@ -60,7 +60,19 @@ sql!(LOCK,
     sqlite: "SELECT 1",
     postgres: "SELECT 1 FROM (SELECT pg_advisory_xact_lock(7526482915)) AS held");
 
-pub(crate) async fn run(store: &Store) -> Result<()> {
+impl Store {
+    /// Open the database and bring its schema up to date.
+    ///
+    /// # Errors
+    /// [`Error::Address`], [`Error::NewerSchema`], or the driver's.
+    pub async fn connect(settings: &Settings) -> Result<Self> {
+        let store = Self::open(settings).await?;
+        run(&store).await?;
+        Ok(store)
+    }
+}
+
+async fn run(store: &Store) -> Result<()> {
     let mut tx = store.begin().await?;
     let _: Option<(i32,)> = fetch_optional!(&mut tx, LOCK)?;
     run_text(&mut tx, VERSIONS.to_owned()).await?;

@@ -10,7 +10,7 @@ use std::{
 
 use ruma::{ServerName, UserId};
 
-use crate::{Result, Store, Tx};
+use crate::{Result, Statement, Store, Tx};
 
 /// Numbers reserved at a time.
 const BLOCK_LEN: i64 = 1024;
@@ -338,10 +338,20 @@ impl Numbers {
     /// # Errors
     /// The driver's.
     pub async fn user_names(&self, nids: &[i64]) -> Result<HashMap<i64, Arc<str>>> {
+        self.names(&self.users, &USERS_BY_NID, nids).await
+    }
+
+    /// Names by number, of users or of servers: from memory, the rest by one statement.
+    async fn names(
+        &self,
+        memory: &RwLock<Names<Arc<str>>>,
+        statement: &Statement,
+        nids: &[i64],
+    ) -> Result<HashMap<i64, Arc<str>>> {
         let mut found = HashMap::with_capacity(nids.len());
         let mut left = Vec::new();
         {
-            let names = read(&self.users);
+            let names = read(memory);
             for nid in nids {
                 match names.by_nid.get(nid) {
                     Some(name) => drop(found.insert(*nid, Arc::clone(name))),
@@ -351,9 +361,9 @@ impl Numbers {
         }
         if !left.is_empty() {
             let mut tx = self.store.read().await?;
-            let rows: Vec<(i64, String)> = fetch_all!(&mut tx, USERS_BY_NID, json_list(&left))?;
+            let rows: Vec<(i64, String)> = fetch_all!(&mut tx, statement, json_list(&left))?;
             drop(tx);
-            let mut names = write(&self.users);
+            let mut names = write(memory);
             for (nid, name) in rows {
                 let name: Arc<str> = name.into();
                 names.put(Arc::clone(&name), nid);
@@ -390,29 +400,7 @@ impl Numbers {
     /// # Errors
     /// The driver's.
     pub async fn server_names(&self, nids: &[i64]) -> Result<HashMap<i64, Arc<str>>> {
-        let mut found = HashMap::with_capacity(nids.len());
-        let mut left = Vec::new();
-        {
-            let names = read(&self.servers);
-            for nid in nids {
-                match names.by_nid.get(nid) {
-                    Some(name) => drop(found.insert(*nid, Arc::clone(name))),
-                    None => left.push(*nid),
-                }
-            }
-        }
-        if !left.is_empty() {
-            let mut tx = self.store.read().await?;
-            let rows: Vec<(i64, String)> = fetch_all!(&mut tx, SERVERS_BY_NID, json_list(&left))?;
-            drop(tx);
-            let mut names = write(&self.servers);
-            for (nid, name) in rows {
-                let name: Arc<str> = name.into();
-                names.put(Arc::clone(&name), nid);
-                found.insert(nid, name);
-            }
-        }
-        Ok(found)
+        self.names(&self.servers, &SERVERS_BY_NID, nids).await
     }
 
     /// The number of a pair of event type and state key, given now if it has none.

@@ -207,11 +207,8 @@ pub async fn one_at_a_time<F: Future>(work: F) -> F::Output {
 }
 
 impl Store {
-    /// Open the database and bring its schema up to date.
-    ///
-    /// # Errors
-    /// [`Error::Address`], [`Error::NewerSchema`], or the driver's.
-    pub async fn connect(settings: &Settings) -> Result<Self> {
+    /// Open the database as it is; [`Store::connect`] goes on from here.
+    pub(crate) async fn open(settings: &Settings) -> Result<Self> {
         let backend = if settings.url.starts_with("sqlite:") {
             connect_sqlite(settings).await?
         } else if settings.url.starts_with("postgres:") || settings.url.starts_with("postgresql:") {
@@ -219,9 +216,7 @@ impl Store {
         } else {
             return Err(Error::Address(settings.url.clone()));
         };
-        let store = Self { backend, statements: Arc::default() };
-        crate::migrate::run(&store).await?;
-        Ok(store)
+        Ok(Self { backend, statements: Arc::default() })
     }
 
     /// True on SQLite: one process, one writer.
@@ -423,15 +418,17 @@ async fn connect_postgres(settings: &Settings) -> Result<Backend> {
     Ok(Backend::Postgres(pool))
 }
 
-/// Make an empty schema on the PostgreSQL at `url`, for tests that want a database of their own.
+/// Make an empty schema on the PostgreSQL at `url`, for tests that want a database of their own. Returns the address with which one is
+/// in it.
 ///
 /// # Errors
 /// The driver's.
-pub async fn fresh_schema(url: &str, schema: &str) -> Result<()> {
+pub async fn fresh_schema(url: &str, schema: &str) -> Result<String> {
     let pool = PgPool::connect(url).await?;
     let quoted: String = schema.chars().filter(char::is_ascii_alphanumeric).collect();
     let text = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {quoted}"));
     sqlx::raw_sql(text).execute(&pool).await?;
     pool.close().await;
-    Ok(())
+    let separator = if url.contains('?') { '&' } else { '?' };
+    Ok(format!("{url}{separator}options=-csearch_path%3D{quoted}"))
 }

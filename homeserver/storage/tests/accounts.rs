@@ -1,12 +1,10 @@
 //! The tables of accounts, on both databases.
-//!
-//! PostgreSQL is at `TEST_POSTGRES_URL`; `./test` starts one. Without it these tests fail rather than pass on one database.
 
-#![allow(clippy::disallowed_methods, reason = "tests take the address of PostgreSQL from the environment")]
+mod databases;
 
 use ruma::{owned_server_name, user_id};
 use storage::{
-    Settings, Store,
+    Store,
     accounts::{self, Account},
     devices::{self, Device},
     numbers::Numbers,
@@ -18,18 +16,10 @@ use storage::{
 };
 
 /// A fresh database of each kind, each with the user `@alice:example.org`; the folder must outlive the test.
-async fn databases(name: &str) -> (tempfile::TempDir, Vec<(Store, i64)>) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = format!("sqlite://{}", folder.path().join("accounts.db").display());
-    let base =
-        std::env::var("TEST_POSTGRES_URL").expect("TEST_POSTGRES_URL names a PostgreSQL to test on; ./test starts one");
-    let schema = format!("accounts{name}{}", std::process::id());
-    storage::fresh_schema(&base, &schema).await.unwrap();
-    let separator = if base.contains('?') { '&' } else { '?' };
-    let postgres = format!("{base}{separator}options=-csearch_path%3D{schema}");
+async fn with_alice() -> (tempfile::TempDir, Vec<(Store, i64)>) {
+    let (folder, both) = databases::both().await;
     let mut stores = Vec::new();
-    for url in [file, postgres] {
-        let store = Store::connect(&Settings::new(url)).await.unwrap();
+    for store in both {
         let numbers = Numbers::new(store.clone(), &owned_server_name!("example.org"));
         let alice = numbers.user(user_id!("@alice:example.org")).await.unwrap();
         stores.push((store, alice));
@@ -65,7 +55,7 @@ fn token(hash: &str, user_nid: i64, device: Option<&str>) -> Token {
 
 #[tokio::test]
 async fn an_account_is_made_once_and_ends_once() {
-    let (_folder, stores) = databases("once").await;
+    let (_folder, stores) = with_alice().await;
     for (store, alice) in stores {
         let mut tx = store.begin().await.unwrap();
 
@@ -91,7 +81,7 @@ async fn an_account_is_made_once_and_ends_once() {
 
 #[tokio::test]
 async fn a_token_tells_its_bearer_until_its_device_goes() {
-    let (_folder, stores) = databases("bearer").await;
+    let (_folder, stores) = with_alice().await;
     for (store, alice) in stores {
         let mut tx = store.begin().await.unwrap();
         accounts::create(&mut tx, &account(alice)).await.unwrap();
@@ -118,7 +108,7 @@ async fn a_token_tells_its_bearer_until_its_device_goes() {
 
 #[tokio::test]
 async fn a_short_token_is_taken_once_and_swept_when_late() {
-    let (_folder, stores) = databases("short").await;
+    let (_folder, stores) = with_alice().await;
     for (store, alice) in stores {
         let mut tx = store.begin().await.unwrap();
         tokens::put_short(&mut tx, "login", "x", alice, 10).await.unwrap();
@@ -138,7 +128,7 @@ async fn a_short_token_is_taken_once_and_swept_when_late() {
 
 #[tokio::test]
 async fn refresh_tokens_know_their_family() {
-    let (_folder, stores) = databases("family").await;
+    let (_folder, stores) = with_alice().await;
     for (store, alice) in stores {
         let member = |hash: &str, parent: Option<&str>| RefreshToken {
             hash: hash.into(),
@@ -180,7 +170,7 @@ async fn refresh_tokens_know_their_family() {
 
 #[tokio::test]
 async fn devices_are_named_seen_and_deleted() {
-    let (_folder, stores) = databases("devices").await;
+    let (_folder, stores) = with_alice().await;
     for (store, alice) in stores {
         let device = |id: &str, seen: Option<i64>| Device {
             user_nid: alice,
@@ -212,7 +202,7 @@ async fn devices_are_named_seen_and_deleted() {
 
 #[tokio::test]
 async fn a_registration_token_is_reserved_no_oftener_than_it_allows() {
-    let (_folder, stores) = databases("registration").await;
+    let (_folder, stores) = with_alice().await;
     for (store, _) in stores {
         let mut tx = store.begin().await.unwrap();
         assert!(registration_tokens::create(&mut tx, "t", Some(2), Some(100)).await.unwrap());
@@ -237,7 +227,7 @@ async fn a_registration_token_is_reserved_no_oftener_than_it_allows() {
 
 #[tokio::test]
 async fn a_session_advances_from_where_it_was_and_ends_once() {
-    let (_folder, stores) = databases("uia").await;
+    let (_folder, stores) = with_alice().await;
     for (store, _) in stores {
         let session = |completed: &str| UiaSession {
             id: "s".into(),
@@ -263,7 +253,7 @@ async fn a_session_advances_from_where_it_was_and_ends_once() {
 
 #[tokio::test]
 async fn profiles_hold_fields_and_a_secret_stays_what_it_was() {
-    let (_folder, stores) = databases("profiles").await;
+    let (_folder, stores) = with_alice().await;
     for (store, alice) in stores {
         let pair = |field: &str, value: &str| (field.to_owned(), value.to_owned());
         let mut tx = store.begin().await.unwrap();

@@ -1,35 +1,15 @@
 //! The tables of application services and of the first administrator's link, on both databases.
-//!
-//! PostgreSQL is at `TEST_POSTGRES_URL`; `./test` starts one. Without it these tests fail rather than pass on one database.
 
-#![allow(clippy::disallowed_methods, reason = "tests take the address of PostgreSQL from the environment")]
+mod databases;
 
 use storage::{
-    Settings, Store,
     appservices::{self, Cursor},
     welcome,
 };
 
-/// A fresh database of each kind; the folder must outlive the test.
-async fn databases(name: &str) -> (tempfile::TempDir, Vec<Store>) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = format!("sqlite://{}", folder.path().join("appservices.db").display());
-    let base =
-        std::env::var("TEST_POSTGRES_URL").expect("TEST_POSTGRES_URL names a PostgreSQL to test on; ./test starts one");
-    let schema = format!("appservices{name}{}", std::process::id());
-    storage::fresh_schema(&base, &schema).await.unwrap();
-    let separator = if base.contains('?') { '&' } else { '?' };
-    let postgres = format!("{base}{separator}options=-csearch_path%3D{schema}");
-    let mut stores = Vec::new();
-    for url in [file, postgres] {
-        stores.push(Store::connect(&Settings::new(url)).await.unwrap());
-    }
-    (folder, stores)
-}
-
 #[tokio::test]
 async fn a_cursor_begins_once_and_moves_for_the_holder_of_the_lease_alone() {
-    let (_folder, stores) = databases("cursor").await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let mut tx = store.begin().await.unwrap();
         appservices::add(&mut tx, "irc", 5, 100).await.unwrap();
@@ -55,7 +35,7 @@ async fn a_cursor_begins_once_and_moves_for_the_holder_of_the_lease_alone() {
 
 #[tokio::test]
 async fn the_welcome_token_is_one_and_is_used_once() {
-    let (_folder, stores) = databases("welcome").await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let mut tx = store.begin().await.unwrap();
 

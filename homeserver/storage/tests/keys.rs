@@ -1,12 +1,12 @@
 //! Keys, messages between devices, backups and account data on both databases.
-//!
-//! PostgreSQL is at `TEST_POSTGRES_URL`; `./test` starts one.
+
+mod databases;
 
 use std::collections::BTreeMap;
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use storage::{
-    Settings, Store, Tx, account_data, cross_signing, dehydrated_devices, device_changes,
+    Store, Tx, account_data, cross_signing, dehydrated_devices, device_changes,
     device_changes::NewChange,
     device_keys, devices, filters,
     key_backups::{self, BackedUpKey, Part},
@@ -15,22 +15,6 @@ use storage::{
 
 /// Devices of a generated case.
 const DEVICES_MAX: usize = 3;
-
-/// A fresh database of each kind; the folder must outlive the test.
-#[expect(clippy::disallowed_methods, reason = "tests learn from the environment where PostgreSQL is")]
-async fn both() -> (tempfile::TempDir, [Store; 2]) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = format!("sqlite://{}", folder.path().join("keys.db").display());
-    let base =
-        std::env::var("TEST_POSTGRES_URL").expect("TEST_POSTGRES_URL names a PostgreSQL to test on; ./test starts one");
-    let name = folder.path().file_name().unwrap().to_str().unwrap();
-    let schema: String = format!("keys{name}").to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
-    storage::fresh_schema(&base, &schema).await.unwrap();
-    let separator = if base.contains('?') { '&' } else { '?' };
-    let postgres = format!("{base}{separator}options=-csearch_path%3D{schema}");
-    let sqlite = Store::connect(&Settings::new(file)).await.unwrap();
-    (folder, [sqlite, Store::connect(&Settings::new(postgres)).await.unwrap()])
-}
 
 async fn write(store: &Store) -> Tx {
     store.begin().await.unwrap()
@@ -77,7 +61,7 @@ async fn with_keys(store: &Store, keys: &[usize]) {
 #[test]
 fn a_one_time_key_is_claimed_at_most_once_by_claimers_at_the_same_time() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
-    let (_folder, stores) = runtime.block_on(both());
+    let (_folder, stores) = runtime.block_on(databases::both());
     let strategy = (proptest::collection::vec(0..6_usize, 1..=DEVICES_MAX), 1..7_usize);
     let mut runner = TestRunner::new(ProptestConfig { cases: 20, failure_persistence: None, ..Default::default() });
     let result = runner.run(&strategy, |(keys, claimers)| {
@@ -108,7 +92,7 @@ fn a_one_time_key_is_claimed_at_most_once_by_claimers_at_the_same_time() {
 
 #[tokio::test]
 async fn a_claimed_key_is_remembered_until_swept() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         with_keys(&store, &[1]).await;
         let mut tx = write(&store).await;
@@ -130,7 +114,7 @@ async fn a_claimed_key_is_remembered_until_swept() {
 
 #[tokio::test]
 async fn a_fallback_key_is_unused_until_taken_and_again_when_renewed() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let mut tx = write(&store).await;
         let mut key = one_time_keys::ClaimedKey {
@@ -156,7 +140,7 @@ async fn a_fallback_key_is_unused_until_taken_and_again_when_renewed() {
 
 #[tokio::test]
 async fn a_forgotten_device_leaves_nothing() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         with_keys(&store, &[2]).await;
         let mut tx = write(&store).await;
@@ -180,7 +164,7 @@ async fn a_forgotten_device_leaves_nothing() {
 
 #[tokio::test]
 async fn a_local_devices_name_is_the_users_and_a_remote_devices_is_the_copys() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let mut tx = write(&store).await;
         let device = devices::Device {
@@ -214,7 +198,7 @@ async fn a_local_devices_name_is_the_users_and_a_remote_devices_is_the_copys() {
 
 #[tokio::test]
 async fn a_change_of_devices_is_one_row_seen_by_those_who_may() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let mut tx = write(&store).await;
         let change = |nid, user_nid, viewer_nid| NewChange { nid, user_nid, device_id: "D", viewer_nid };
@@ -250,7 +234,7 @@ async fn a_change_of_devices_is_one_row_seen_by_those_who_may() {
 
 #[tokio::test]
 async fn changes_of_local_users_go_out_as_a_chain() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let name = ruma::server_name!("example.org");
         let numbers = storage::numbers::Numbers::new(store.clone(), name);
@@ -276,7 +260,7 @@ async fn changes_of_local_users_go_out_as_a_chain() {
 
 #[tokio::test]
 async fn cross_signing_keys_and_signatures_are_seen_by_those_who_may() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let mut tx = write(&store).await;
         let key = cross_signing::CrossSigningKey {
@@ -309,7 +293,7 @@ async fn cross_signing_keys_and_signatures_are_seen_by_those_who_may() {
 
 #[tokio::test]
 async fn a_copy_is_fresh_only_if_nothing_made_it_stale_since_it_was_asked_for() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let mut tx = write(&store).await;
         remote_device_lists::expect(&mut tx, &[1, 2]).await.unwrap();
@@ -329,7 +313,7 @@ async fn a_copy_is_fresh_only_if_nothing_made_it_stale_since_it_was_asked_for() 
 
 #[tokio::test]
 async fn messages_are_read_in_order_acknowledged_and_bounded() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let message = |nid: i64| to_device::NewMessage {
             nid,
@@ -365,7 +349,7 @@ async fn messages_are_read_in_order_acknowledged_and_bounded() {
 
 #[tokio::test]
 async fn the_newest_message_survives_a_full_queue_in_the_transaction_that_brings_it() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let message =
             |nid: i64| to_device::NewMessage { nid, user_nid: 1, device_id: "D".into(), body: nid.to_string() };
@@ -385,7 +369,7 @@ async fn the_newest_message_survives_a_full_queue_in_the_transaction_that_brings
 
 #[tokio::test]
 async fn messages_for_other_servers_wait_in_order_and_up_to_a_bound() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         for nid in 1..=4 {
             let mut tx = write(&store).await;
@@ -407,7 +391,7 @@ async fn messages_for_other_servers_wait_in_order_and_up_to_a_bound() {
 
 #[tokio::test]
 async fn a_message_counts_as_new_once_until_swept() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let mut tx = write(&store).await;
         assert!(to_device::first_seen(&mut tx, "a.example", "m", 10).await.unwrap());
@@ -420,7 +404,7 @@ async fn a_message_counts_as_new_once_until_swept() {
 
 #[tokio::test]
 async fn account_data_moves_to_the_newest_position_when_it_changes() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let mut tx = write(&store).await;
         account_data::put(&mut tx, 1, 0, "a", r#"{"x":1}"#).await.unwrap();
@@ -466,7 +450,7 @@ fn backed_up(session: &str, index: i64, is_verified: bool) -> BackedUpKey {
 
 #[tokio::test]
 async fn a_backup_counts_its_keys_and_keeps_the_better_ones() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let mut tx = write(&store).await;
         locks::user(&mut tx, 1).await.unwrap();
@@ -500,7 +484,7 @@ async fn a_backup_counts_its_keys_and_keeps_the_better_ones() {
 
 #[tokio::test]
 async fn a_filter_is_its_users() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let mut tx = write(&store).await;
         filters::put(&mut tx, 1, "id", "{}").await.unwrap();
@@ -513,7 +497,7 @@ async fn a_filter_is_its_users() {
 /// Room 1: alice (1, local) and bob (2); room 2: alice and carol (3), who left at the end.
 #[tokio::test]
 async fn who_shares_a_room_is_read_from_memberships_and_when_from_changes_of_state() {
-    let (_folder, stores) = both().await;
+    let (_folder, stores) = databases::both().await;
     for store in stores {
         let name = ruma::server_name!("example.org");
         let numbers = storage::numbers::Numbers::new(store.clone(), name);

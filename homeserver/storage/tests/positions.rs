@@ -1,9 +1,7 @@
 //! Positions lose nothing: with many writers and readers at once, whoever reads up to the newest position has everything before
 //! it, once and in order. On both databases; on PostgreSQL from two processes' pools.
-//!
-//! PostgreSQL is at `TEST_POSTGRES_URL`; `./test` starts one. Without it these tests fail rather than pass on one database.
 
-#![allow(clippy::disallowed_methods, reason = "tests take the address of PostgreSQL from the environment")]
+mod databases;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -73,14 +71,7 @@ struct Read {
 
 /// A database as one or more processes have it open, with the numbers of its writers' users; the folder must outlive the test.
 async fn databases() -> (tempfile::TempDir, Vec<(Vec<Store>, Vec<i64>)>) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = format!("sqlite://{}", folder.path().join("positions.db").display());
-    let base =
-        std::env::var("TEST_POSTGRES_URL").expect("TEST_POSTGRES_URL names a PostgreSQL to test on; ./test starts one");
-    let schema = format!("positions{}", std::process::id());
-    storage::fresh_schema(&base, &schema).await.unwrap();
-    let separator = if base.contains('?') { '&' } else { '?' };
-    let postgres = format!("{base}{separator}options=-csearch_path%3D{schema}");
+    let (folder, [file, postgres]) = databases::addresses().await;
     let mut databases = Vec::new();
     for (url, processes) in [(file, 1), (postgres, 2)] {
         let mut stores = Vec::new();

@@ -1,8 +1,6 @@
 //! States stored as layers are, read back, the states they were: random histories with forks, on both databases.
-//!
-//! PostgreSQL is at `TEST_POSTGRES_URL`; `./test` starts one. Without it these tests fail rather than pass on one database.
 
-#![allow(clippy::disallowed_methods, reason = "tests take the address of PostgreSQL from the environment")]
+mod databases;
 
 use std::collections::BTreeMap;
 
@@ -123,11 +121,7 @@ fn layers_read_back_from_sqlite_are_the_states_they_were() {
 
 #[test]
 fn layers_read_back_from_postgresql_are_the_states_they_were() {
-    let base =
-        std::env::var("TEST_POSTGRES_URL").expect("TEST_POSTGRES_URL names a PostgreSQL to test on; ./test starts one");
-    let schema = format!("states{}", std::process::id());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(storage::fresh_schema(&base, &schema)).unwrap();
-    let separator = if base.contains('?') { '&' } else { '?' };
-    tell_histories(format!("{base}{separator}options=-csearch_path%3D{schema}"));
+    let (_folder, [_, postgres]) = runtime.block_on(databases::addresses());
+    tell_histories(postgres);
 }

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::http::Method;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use serde_json::json;
-use services::clock::Randomness;
 use storage::Store;
 
 use crate::{
-    fixture::{Client, Reply, TestServer, settings},
+    fixture::{Client, Reply, TestServer, fresh_postgres, settings},
     nonsense::{self, Known, Made},
 };
 
@@ -187,14 +186,7 @@ async fn no_request_of_a_client_is_our_fault_on_postgresql() {
     sweep(postgres().await).await;
 }
 
-/// PostgreSQL takes fewer texts than SQLite (no U+0000) and is stricter about types.
-#[allow(clippy::disallowed_methods, reason = "tests take the address of a database from the environment")]
+/// It takes fewer texts than SQLite (no U+0000) and is stricter about types.
 async fn postgres() -> Store {
-    let base =
-        std::env::var("TEST_POSTGRES_URL").expect("TEST_POSTGRES_URL names a PostgreSQL to test on; ./test starts one");
-    let schema = format!("t{}", Randomness::system().letters(12).to_lowercase());
-    storage::fresh_schema(&base, &schema).await.unwrap();
-    let separator = if base.contains('?') { '&' } else { '?' };
-    let url = format!("{base}{separator}options=-csearch_path%3D{schema}");
-    Store::connect(&storage::Settings::new(url)).await.unwrap()
+    Store::connect(&storage::Settings::new(fresh_postgres().await)).await.unwrap()
 }

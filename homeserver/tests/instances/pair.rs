@@ -40,11 +40,9 @@ impl Place {
         let name = Randomness::system().letters(12).to_lowercase();
         let base = variable("TEST_POSTGRES_URL");
         let schema = format!("instances{name}");
-        storage::fresh_schema(&base, &schema).await.unwrap();
-        let separator = if base.contains('?') { '&' } else { '?' };
         Self {
             server_name: format!("{name}.example.org").try_into().unwrap(),
-            database_url: format!("{base}{separator}options=-csearch_path%3D{schema}"),
+            database_url: storage::fresh_schema(&base, &schema).await.unwrap(),
             valkey_url: variable("TEST_VALKEY_URL"),
         }
     }

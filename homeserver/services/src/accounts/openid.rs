@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use storage::tokens as rows;
 
-use super::{User, tokens::hash};
+use super::{User, secrets::hash};
 use crate::{Context, Error, Result};
 
 /// Letters of a token: 256 bits.

@@ -19,7 +19,8 @@ use storage::{
 use super::{
     User,
     password::Passwords,
-    tokens::{Tokens, hash},
+    secrets::hash,
+    tokens::Tokens,
     uia::{self, Proof, Stage, Uia},
 };
 use crate::{Context, Error, Result, error::Code};

@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
-use super::tokens::hash;
+use super::secrets::hash;
 use crate::{Error, Result};
 
 /// What a JWT of ours says.

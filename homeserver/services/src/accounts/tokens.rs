@@ -12,7 +12,6 @@
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
-use sha2::{Digest as _, Sha256};
 use storage::{
     accounts, devices as device_rows,
     refresh_tokens::RefreshToken,
@@ -24,6 +23,7 @@ pub use super::appservice_tokens::{AppserviceIdentity, AppserviceTokens};
 use super::{
     Masquerade, User,
     refresh::{RefreshTokens, Rotation, Successor},
+    secrets::hash,
     signed::Signer,
 };
 use crate::{
@@ -122,17 +122,6 @@ impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens").field("settings", &self.0.settings).finish_non_exhaustive()
     }
-}
-
-/// SHA-256 in hexadecimal: how secrets are kept.
-#[must_use]
-pub fn hash(secret: &str) -> String {
-    use fmt::Write as _;
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(secret.as_bytes()) {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 impl Tokens {

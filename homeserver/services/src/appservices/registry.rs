@@ -11,7 +11,10 @@ use ruma::{RoomAliasId, RoomId, ServerName, UserId};
 use super::registration::Registration;
 use crate::{
     Error, Result,
-    accounts::tokens::{AppserviceIdentity, AppserviceTokens, hash},
+    accounts::{
+        secrets::hash,
+        tokens::{AppserviceIdentity, AppserviceTokens},
+    },
 };
 
 /// Application services of one server at most.

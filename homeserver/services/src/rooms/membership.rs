@@ -60,8 +60,7 @@ impl Rooms {
         extra: Extra,
     ) -> Result<OwnedRoomId> {
         may_speak(user)?;
-        let (room_id, mut servers) = self.named(name).await?;
-        servers.splice(0..0, via.iter().cloned());
+        let (room_id, servers) = self.named(name, via).await?;
         self.join_by_id(user, &room_id, servers, extra).await?;
         Ok(room_id)
     }
@@ -131,8 +130,7 @@ impl Rooms {
         extra: Extra,
     ) -> Result<OwnedRoomId> {
         may_speak(user)?;
-        let (room_id, mut servers) = self.named(name).await?;
-        servers.splice(0..0, via.iter().cloned());
+        let (room_id, servers) = self.named(name, via).await?;
         self.knock_by_id(user, &room_id, servers, extra).await?;
         Ok(room_id)
     }
