@@ -128,6 +128,8 @@ async fn the_event_stream_tells_everything_once_and_in_order() {
     }
     assert_eq!(heard, said);
     assert_eq!(get(&bob, &format!("events?timeout=0&from={from}")).await["chunk"], json!([]));
+    let beyond = get(&bob, "events?timeout=0&from=s9999999_0_0").await;
+    assert_eq!((&beyond["chunk"], &beyond["end"]), (&json!([]), &json!("s9999999_0_0")));
     assert_eq!(bob.get("/_matrix/client/v3/events?from=nonsense").await.refusal(), (400, "M_INVALID_PARAM".to_owned()));
 }
 
