@@ -128,6 +128,9 @@ async fn the_event_stream_tells_everything_once_and_in_order() {
     }
     assert_eq!(heard, said);
     assert_eq!(get(&bob, &format!("events?timeout=0&from={from}")).await["chunk"], json!([]));
+    let beyond = format!("s9999999_{}", from.split_once('_').unwrap().1);
+    let told = get(&bob, &format!("events?timeout=0&from={beyond}")).await;
+    assert_eq!((&told["chunk"], &told["end"]), (&json!([]), &json!(beyond)));
     assert_eq!(bob.get("/_matrix/client/v3/events?from=nonsense").await.refusal(), (400, "M_INVALID_PARAM".to_owned()));
 }
 

@@ -118,6 +118,8 @@ async fn a_message_redacted_before_it_was_read_is_not_unread_any_more() {
         counts.push((told["unread_notifications"].clone(), thread));
     }
 
+    let listed = bob.get("/_matrix/client/v3/notifications").await.ok();
+    assert_eq!(listed["notifications"], json!([]));
     let main =
         |notifications, highlights| json!({ "notification_count": notifications, "highlight_count": highlights });
     assert_eq!(counts, [(main(1, 0), Some(1)), (main(1, 0), None), (main(0, 0), None)]);

@@ -25,8 +25,10 @@ use crate::{
     view::{Options, Shown},
 };
 
-/// Positions looked through for one answer.
+/// Positions looked through at a time.
 const POSITIONS_AT_ONCE: i64 = 200;
+/// Stretches looked through for one answer; who was away longer goes on from its end.
+const STRETCHES_MAX: usize = 50;
 
 /// A user's rooms and what is theirs, as the specification writes it.
 #[derive(Debug, Serialize)]
@@ -153,7 +155,7 @@ impl Sync {
             self.cx.notify.repair().await?;
         }
         let start = from.unwrap_or(now);
-        let mut at = start;
+        let (mut at, mut stretches) = (start, 0);
         loop {
             // Listen before looking: what comes in between rings.
             let (rung, told) = (entry.rung(), self.watch.told());
@@ -167,10 +169,15 @@ impl Sync {
                 None => self.followed(user, &entry, at, until).await?,
             };
             at = end;
-            if !chunk.is_empty() || (until == heard && Instant::now() >= deadline) {
+            stretches += 1;
+            // A token may also be of a database that was set back since: nothing comes before its position.
+            let is_all = until >= heard;
+            let is_over = if is_all { Instant::now() >= deadline } else { stretches >= STRETCHES_MAX };
+            if !chunk.is_empty() || is_over {
                 return Ok(Chunk { start: Some(start.to_string()), end: at.to_string(), chunk });
             }
-            if until == heard {
+            if is_all {
+                stretches = 0;
                 tokio::select! {
                     () = rung => {}
                     () = told => {}

@@ -21,9 +21,6 @@ use crate::routes::{
     error::ApiError,
 };
 
-/// How long to wait when a client does not say.
-const TIMEOUT: Duration = Duration::from_secs(30);
-
 /// With a room it is the peekers' endpoint, without one everybody's older one; ruma knows the former.
 #[derive(Debug)]
 pub struct Request;
@@ -84,7 +81,8 @@ pub async fn get(services: Services, call: Call<Request>) -> Reply<Response> {
         Some(ms) => {
             ms.parse().map(Duration::from_millis).map_err(|_| ApiError::invalid_param("timeout is a number"))?
         }
-        None => TIMEOUT,
+        // As in a sync, who does not say how long waits for nothing.
+        None => Duration::ZERO,
     };
     let room_id = value("room_id").map(OwnedRoomId::try_from).transpose();
     let room_id = room_id.map_err(|error| ApiError::invalid_param(error.to_string()))?;
