@@ -50,7 +50,7 @@ async fn syncs_are_woken_while_valkey_is_away_and_after_it_is_back() {
     let [alice, bob] = one.users(["alice", "bob"]).await;
     let room_id = room_of(&[&alice, &bob]).await;
     let bob_there = at(&two, &bob);
-    let mut since = bob_there.sync_token().await;
+    let mut since = bob.sync_token().await;
     for (n, stands) in [true, false, true, false, true].into_iter().enumerate() {
         if stands {
             hop.mend()
