@@ -1,7 +1,8 @@
 //! Places in a room's history as clients hold them in their tokens.
 //!
-//! A place lies between two events. `t{depth}_{nid}` lies just before the event with this place; a token of `/sync`
-//! (`s{pos}…`) lies after the room's newest event at that position.
+//! A place lies between two events. `t{depth}_{nid}` lies just before the event with this place, and so does `b{depth}_{nid}_{pos}`,
+//! where the timeline of a `/sync` begins; a token of `/sync` (`s{pos}…`) lies after the room's newest event at that position. What
+//! else stands in them is for [`crate::rooms::history`].
 
 use std::{fmt, str::FromStr};
 
@@ -59,7 +60,8 @@ impl FromStr for Token {
 
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || Error::InvalidParam("this is not a token of this server".to_owned());
-        if let Some((depth, nid)) = text.strip_prefix('t').and_then(|rest| rest.split_once('_')) {
+        if let Some((depth, rest)) = text.strip_prefix(['t', 'b']).and_then(|rest| rest.split_once('_')) {
+            let nid = rest.split_once('_').map_or(rest, |(nid, _)| nid);
             let number = |text: &str| text.parse::<i64>().map_err(|_| wrong());
             return Ok(Self::Before((number(depth)?, number(nid)?)));
         }
@@ -78,6 +80,7 @@ mod tests {
             assert_eq!(token.to_string().parse::<Token>().unwrap(), token);
         }
         assert_eq!("s12_3_4".parse::<Token>().unwrap(), Token::Stream(12), "as sync writes it");
+        assert_eq!("b7_300_12".parse::<Token>().unwrap(), Token::Before((7, 300)), "as sync writes it");
     }
 
     #[test]

@@ -130,6 +130,51 @@ async fn a_state_in_which_something_cannot_be_had_is_used_without_it_and_without
 }
 
 #[tokio::test]
+async fn who_pages_back_from_a_sync_finds_what_was_said_here_while_another_server_was_away() {
+    let authority = Authority::new();
+    let here = Server::start(&authority).await;
+    let alice = here.account("alice").await;
+    let room_id = here.room(&alice.id, RoomVersionId::V11, "public").await;
+    let peer = Peer::in_room_of(&authority, &here, &room_id).await;
+    let since = here.asked("GET", "v3/sync", Some(&alice), &json!({})).await["next_batch"].clone();
+    let mut said = Vec::new();
+    for words in ["one", "two", "three", "four"] {
+        said.push(here.says(&alice.id, &room_id, words).await.event_id.to_string());
+    }
+    let late = peer.message("late", &[&peer.join], said_depth(&here, &room_id, &said[0]).await);
+    peer.sends(&here, &late).await;
+    here.until("it came", || async { here.words_in(&room_id).await.contains(&"late".to_owned()) }).await;
+    for words in ["five", "six", "seven"] {
+        said.push(here.says(&alice.id, &room_id, words).await.event_id.to_string());
+    }
+
+    let filter = "%7B%22room%22:%7B%22timeline%22:%7B%22limit%22:4%7D%7D%7D";
+    let sync = format!("v3/sync?since={}&filter={filter}", since.as_str().unwrap());
+    let sync = here.asked("GET", &sync, Some(&alice), &json!({})).await;
+    let timeline = &sync["rooms"]["join"][room_id.as_str()]["timeline"];
+    let ids = |events: &serde_json::Value| -> Vec<String> {
+        events.as_array().unwrap().iter().map(|event| event["event_id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids(&timeline["events"]), [&late.id, &said[4], &said[5], &said[6]].map(String::clone));
+
+    let (mut from, mut paged) = (timeline["prev_batch"].as_str().unwrap().to_owned(), Vec::new());
+    for _ in 0..3 {
+        let path = format!("v3/rooms/{room_id}/messages?dir=b&limit=2&from={from}");
+        let page = here.asked("GET", &path, Some(&alice), &json!({})).await;
+        paged.extend(ids(&page["chunk"]));
+        from = page["end"].as_str().unwrap().to_owned();
+    }
+    let expected: Vec<String> = said[..4].iter().rev().cloned().chain([peer.join.clone()]).collect();
+    assert_eq!(paged[..5], expected);
+    assert!(!paged.contains(&late.id));
+}
+
+async fn said_depth(here: &Server, room_id: &OwnedRoomId, id: &str) -> u64 {
+    let history = here.history_of(room_id).await;
+    history.iter().find(|event| event.pdu.event_id == id).unwrap().pdu.depth
+}
+
+#[tokio::test]
 async fn of_a_gap_all_is_used_but_what_no_room_may_hold() {
     let (here, _, room_id, peer) = scene(RoomVersionId::V10).await;
     let long_key = "💥".repeat(70);

@@ -45,8 +45,10 @@ const FETCHED_LEN_MIN: u32 = 100;
 /// A point in a room's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
-    /// The gap before this place.
-    Gap(Place),
+    /// A gap.
+    Gap(Gap),
+    /// The gap before the first event of a sync's timeline, and that event's position.
+    Timeline(Gap),
     /// The gap behind what was known at this position.
     Stream(i64),
 }
@@ -59,18 +61,40 @@ impl FromStr for Point {
         if text.starts_with('s') {
             return text.parse::<Token>().map(|token| Self::Stream(token.pos)).map_err(|_| wrong());
         }
-        let (depth, nid) = text.strip_prefix('t').and_then(|rest| rest.split_once('_')).ok_or_else(wrong)?;
-        let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= 0);
-        Ok(Self::Gap((number(depth).ok_or_else(wrong)?, number(nid).ok_or_else(wrong)?)))
+        let (kind, numbers) = text.split_at_checked(1).ok_or_else(wrong)?;
+        let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= 0).ok_or_else(wrong);
+        let numbers: Vec<i64> = numbers.split('_').map(number).collect::<Result<_>>()?;
+        match (kind, &numbers[..]) {
+            ("t", [depth, nid]) => Ok(Self::Gap(Gap::before((*depth, *nid)))),
+            ("t", [depth, nid, until]) => Ok(Self::Gap(Gap { place: (*depth, *nid), until: *until })),
+            ("b", [depth, nid, until]) => Ok(Self::Timeline(Gap { place: (*depth, *nid), until: *until })),
+            _ => Err(wrong()),
+        }
     }
 }
 
-/// A gap as clients know it.
-struct Gap(Place);
+/// A gap between two events. Where the room forked, what came late stands among what came early; who reads back from what they have
+/// seen is shown nothing that came after it, which they have seen too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    place: Place,
+    /// Of what came over the stream, only what came before this position lies before the gap; [`i64::MAX`] for all.
+    until: i64,
+}
+
+impl Gap {
+    fn before(place: Place) -> Self {
+        Self { place, until: i64::MAX }
+    }
+}
 
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "t{}_{}", self.0.0, self.0.1)
+        let Self { place: (depth, nid), until } = self;
+        match *until {
+            i64::MAX => write!(f, "t{depth}_{nid}"),
+            until => write!(f, "t{depth}_{nid}_{until}"),
+        }
     }
 }
 
@@ -144,7 +168,7 @@ type Senders = BTreeSet<OwnedUserId>;
 
 /// Which events to look through.
 struct Search {
-    from: Place,
+    from: Gap,
     /// Nothing beyond this gap.
     to: Option<Place>,
     back: bool,
@@ -161,16 +185,17 @@ impl Rooms {
         let access = self.from.reading.access(user, room_id).await?;
         let now = &access.now;
         let mut from = match wanted.from {
-            Some(point) => self.gap(now, point).await?,
-            None if wanted.back => live_end(now),
-            None => (0, 0),
+            Some(point) if wanted.back => self.gap_back(now, point).await?,
+            Some(point) => Gap::before(self.gap(now, point).await?),
+            None if wanted.back => Gap::before(live_end(now)),
+            None => Gap::before((0, 0)),
         };
         let mut to = match wanted.to {
             Some(point) => Some(self.gap(now, point).await?),
             None => None,
         };
         if let Some(last) = last_gap(&access) {
-            from = from.min(last);
+            from.place = from.place.min(last);
             if !wanted.back {
                 to = Some(to.map_or(last, |to| to.min(last)));
             }
@@ -180,7 +205,7 @@ impl Rooms {
         let found = if search.filter.wants_room(room_id.as_str()) {
             self.search(&access, &search).await?
         } else {
-            Found { shown: Vec::new(), end: from, is_over: true }
+            Found { shown: Vec::new(), end: from.place, is_over: true }
         };
         let options = Options { room_id: RoomIdShown::Yes, bundles: true, past: true };
         let chunk = self.from.view.render(&access.reader, &found.shown, options).await?;
@@ -194,8 +219,8 @@ impl Rooms {
         // for has an end: there is a next page after every such one.
         let may_go_on = !wanted.back || !search.filter.is_open();
         let has_next = !found.is_over || (may_go_on && !found.shown.is_empty());
-        let end = has_next.then(|| Gap(found.end).to_string());
-        Ok(Page { start: Gap(from).to_string(), end, chunk, state })
+        let end = has_next.then(|| Gap { place: found.end, ..from }.to_string());
+        Ok(Page { start: from.to_string(), end, chunk, state })
     }
 
     /// An event and about `limit` around it.
@@ -213,9 +238,10 @@ impl Rooms {
         let (access, event) = self.seen(user, room_id, event_id).await?;
         let limit = limit.min(CONTEXT_LEN_MAX);
         let (from, to) = (event.place(), last_gap(&access));
-        let mut search = Search { from, to: None, back: true, limit: limit / 2, filter };
+        let mut search = Search { from: Gap::before(from), to: None, back: true, limit: limit / 2, filter };
         let before = self.search(&access, &search).await?;
-        search = Search { from: gap_after(&event), to, back: false, limit: limit - limit / 2, ..search };
+        let from = Gap::before(gap_after(&event));
+        search = Search { from, to, back: false, limit: limit - limit / 2, ..search };
         let after = self.search(&access, &search).await?;
         let target = self.with_txns(user, vec![Arc::clone(&event)]).await?;
         let last = after.shown.last().map_or(&event, |shown| &shown.event);
@@ -231,8 +257,8 @@ impl Rooms {
         let before_events = rendered.by_ref().take(before.shown.len()).collect();
         let event = rendered.next().ok_or_else(|| Error::internal("an event was not rendered"))?;
         Ok(Around {
-            start: Gap(before.end).to_string(),
-            end: Gap(after.end).to_string(),
+            start: Gap::before(before.end).to_string(),
+            end: Gap::before(after.end).to_string(),
             event,
             before: before_events,
             after: rendered.collect(),
@@ -265,7 +291,7 @@ impl Rooms {
     /// A point as a gap.
     pub(super) async fn gap(&self, now: &RoomNow, point: Point) -> Result<Place> {
         match point {
-            Point::Gap(gap) => Ok(gap),
+            Point::Gap(gap) | Point::Timeline(gap) => Ok(gap.place),
             Point::Stream(pos) if now.last_pos > 0 && pos >= now.last_pos => Ok(live_end(now)),
             Point::Stream(pos) => {
                 let place = rows::place_at(&mut self.cx.store.read().await?, now.nid, pos).await?;
@@ -274,25 +300,39 @@ impl Rooms {
         }
     }
 
+    /// The gap from which reading back begins: all that was there at a point lies before it. Where the room had forked, some of that
+    /// has a later place than the point's own event.
+    async fn gap_back(&self, now: &RoomNow, point: Point) -> Result<Gap> {
+        let place = self.gap(now, point).await?;
+        let until = match point {
+            Point::Gap(gap) => return Ok(gap),
+            Point::Stream(pos) if now.last_pos > 0 && pos >= now.last_pos => return Ok(Gap::before(place)),
+            Point::Stream(pos) => pos.saturating_add(1),
+            Point::Timeline(gap) => gap.until,
+        };
+        let latest = rows::latest_before(&mut self.cx.store.read().await?, now.nid, place, until).await?;
+        Ok(Gap { place: latest.map_or(place, |(depth, nid)| (depth, nid.saturating_add(1))), until })
+    }
+
     /// Look through a room's history for events that the reader may and wants to see.
     async fn search(&self, access: &Access, search: &Search) -> Result<Found> {
-        let mut found = Found { shown: Vec::new(), end: search.from, is_over: search.limit == 0 };
+        let mut found = Found { shown: Vec::new(), end: search.from.place, is_over: search.limit == 0 };
         let mut may_ask_others = search.back && access.now.inhabitants.servers.len() > 1;
         for _ in 0..SEARCHES_MAX {
             let left = search.limit - found.shown.len();
             if left == 0 || found.is_over {
                 break;
             }
-            let is_narrow = !search.filter.is_open() || found.end != search.from;
+            let is_narrow = !search.filter.is_open() || found.end != search.from.place;
             let len = if is_narrow { left.max(SEARCHED_LEN) } else { left };
-            let mut page = self.page(access.now.nid, found.end, search.back, len).await?;
+            let mut page = self.page(access.now.nid, found.end, search, len).await?;
             let mut filled = Filled::Whole;
             if may_ask_others {
                 filled = self.fill_gaps(&access.now, &page, found.end, len).await?;
                 may_ask_others = filled == Filled::Come;
             }
             if filled == Filled::Come {
-                page = self.page(access.now.nid, found.end, search.back, len).await?;
+                page = self.page(access.now.nid, found.end, search, len).await?;
             }
             let is_short = page.len() < len;
             found.is_over = is_short && filled == Filled::Whole;
@@ -337,11 +377,11 @@ impl Rooms {
         Ok(())
     }
 
-    async fn page(&self, room_nid: i64, gap: Place, back: bool, len: usize) -> Result<Vec<Shown>> {
+    async fn page(&self, room_nid: i64, gap: Place, search: &Search, len: usize) -> Result<Vec<Shown>> {
         let limit = i64::try_from(len).unwrap_or(i64::MAX);
         let mut tx = self.cx.store.read().await?;
-        let page = if back {
-            rows::back(&mut tx, room_nid, gap, limit).await?
+        let page = if search.back {
+            rows::back(&mut tx, room_nid, gap, search.from.until, limit).await?
         } else {
             rows::forward(&mut tx, room_nid, gap, limit).await?
         };

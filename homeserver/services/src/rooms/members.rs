@@ -143,7 +143,7 @@ impl Rooms {
             gap = gap.min(last);
         }
         let mut tx = self.cx.store.read().await?;
-        let mut page = rows::back(&mut tx, now.nid, gap, 1).await?;
+        let mut page = rows::back(&mut tx, now.nid, gap, i64::MAX, 1).await?;
         if page.is_empty() {
             // Before its first event nobody is in a room: who asks there means those it begins with, its creator.
             page = rows::forward(&mut tx, now.nid, gap, FIRST_EVENTS).await?;

@@ -105,7 +105,7 @@ impl Answer<'_> {
         let prev_batch = match draft.events.first() {
             Some(first) => {
                 let (depth, nid) = first.event.place();
-                Some(format!("t{depth}_{nid}"))
+                Some(format!("b{depth}_{nid}_{}", first.pos))
             }
             None => draft.limited.then(|| format!("s{}", self.until)),
         };
