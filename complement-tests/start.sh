@@ -17,8 +17,8 @@ for file in /complement/appservice/*.yaml; do [ -f "$file" ] && registrations="$
 [ -n "$registrations" ] && export VOICECHAT__APPSERVICES__REGISTRATIONS="$registrations"
 
 # Many tests make rooms without a version and then name the creator among the power levels, which version 12 refuses; some use
-# the media endpoints without authentication that the specification has deprecated.
-export VOICECHAT__ROOMS__DEFAULT_VERSION=11 VOICECHAT__MEDIA__UNAUTHENTICATED=true
+# the media endpoints without authentication that the specification has deprecated; one wants to see devices' names elsewhere.
+export VOICECHAT__ROOMS__DEFAULT_VERSION=11 VOICECHAT__MEDIA__UNAUTHENTICATED=true VOICECHAT__FEDERATION__DEVICE_NAMES=true
 
 exec voicechat homeserver --data /data --server-name "$SERVER_NAME" --listen 0.0.0.0:8008 --federation-listen 0.0.0.0:8448 \
   --tls-certificate "$tls/$SERVER_NAME.crt" --tls-key "$tls/$SERVER_NAME.key" --trust-ca "$ca/ca.crt" \

@@ -450,3 +450,39 @@ async fn it_is_asked_to_make_users_and_rooms_of_its_namespaces() {
     assert!(!appservices.query_user(user_id!("@irc_nobody:example.org")).await);
     assert!(!appservices.query_user(user_id!("@alice:example.org")).await);
 }
+
+#[tokio::test]
+async fn an_application_service_lists_rooms_for_its_network_apart_from_the_servers_own() {
+    let protocol = json!({ "user_fields": [], "instances": [{ "desc": "Libera", "network_id": "libera" }] });
+    let bridge = Bridge::answering(HashMap::from([("/_matrix/app/v1/thirdparty/protocol/irc", protocol)])).await;
+    let server = server_with(bridge.registration(&json!({ "protocols": ["irc"] }))).await;
+    let [alice] = server.users(["alice"]).await;
+    let bot = as_appservice(&server);
+    let mut rooms = Vec::new();
+    for (name, visibility) in [("bridged", "private"), ("ours", "public")] {
+        let wish = json!({ "name": name, "visibility": visibility });
+        let made = alice.post("/_matrix/client/v3/createRoom", wish).await.ok();
+        rooms.push(made["room_id"].as_str().unwrap().to_owned());
+    }
+    let path = format!("/_matrix/client/v3/directory/list/appservice/libera/{}", rooms[0]);
+    let list = async |query: Value| {
+        let page = alice.post("/_matrix/client/v3/publicRooms", query).await.ok();
+        let chunk = page["chunk"].as_array().unwrap().clone();
+        assert_eq!(page["total_room_count_estimate"], json!(chunk.len()));
+        let mut names: Vec<String> = chunk.iter().map(|room| room["name"].as_str().unwrap().to_owned()).collect();
+        names.sort_unstable();
+        names
+    };
+
+    assert_eq!(alice.put(&path, json!({ "visibility": "public" })).await.refusal(), (403, "M_FORBIDDEN".to_owned()));
+    bot.put(&path, json!({ "visibility": "public" })).await.ok();
+
+    let network = alice.get("/_matrix/client/v3/thirdparty/protocol/irc").await.ok();
+    let instance = network["instances"][0]["instance_id"].as_str().unwrap();
+    assert_eq!(list(json!({})).await, ["ours"]);
+    assert_eq!(list(json!({ "third_party_instance_id": instance })).await, ["bridged"]);
+    assert_eq!(list(json!({ "include_all_networks": true })).await, ["bridged", "ours"]);
+    assert!(list(json!({ "third_party_instance_id": "*x" })).await.is_empty());
+    bot.put(&path, json!({ "visibility": "private" })).await.ok();
+    assert!(list(json!({ "third_party_instance_id": instance })).await.is_empty());
+}

@@ -230,6 +230,10 @@ fn services_form_no_circle() {
 
 /// `createRoom` → `create_room`, `.well-known` → `well_known`.
 fn snake(segment: &str) -> String {
+    if segment == "3pid" {
+        // No module's name begins with a digit.
+        return "threepid".to_owned();
+    }
     let mut name = String::new();
     for c in segment.trim_start_matches('.').chars() {
         match c {

@@ -5,6 +5,8 @@ mod fixture;
 mod gaps;
 #[path = "rooms/history.rs"]
 mod history;
+#[path = "rooms/peeking.rs"]
+mod peeking;
 #[path = "rooms/reading.rs"]
 mod reading;
 #[path = "rooms/syncing.rs"]

@@ -2,8 +2,7 @@
 //! redacting, leaving and coming back, through the real router, on SQLite and on PostgreSQL.
 //!
 //! The recomputation keeps every event with whom it notified and looks through all of them each time; an event notifies by the
-//! rules of its moment, and goes on counting when it is redacted, until it is read. A history is told again by its seed, which a
-//! failure names.
+//! rules of its moment, and counts until it is read or redacted. A history is told again by its seed, which a failure names.
 
 mod fixture;
 
@@ -59,6 +58,7 @@ struct Event {
     thread: Option<usize>,
     /// Whom it notified, and whether loudly.
     notified: BTreeMap<usize, bool>,
+    is_redacted: bool,
 }
 
 #[derive(Default)]
@@ -97,7 +97,7 @@ impl Room {
     fn add(&mut self, is_first_room: bool, id: String, sender: usize, kind: Kind, thread: Option<usize>) {
         let notified = self.notified(is_first_room, sender, &kind);
         let place = self.events.len();
-        self.events.push(Event { id, kind: kind.clone(), thread, notified });
+        self.events.push(Event { id, kind: kind.clone(), thread, notified, is_redacted: false });
         if kind == Kind::Join {
             self.joined.insert(sender, place);
             self.read.retain(|(reader, _), _| *reader != sender);
@@ -115,7 +115,7 @@ impl Room {
     fn unread(&self, reader: usize) -> (Counts, BTreeMap<String, Counts>) {
         let mut lanes: BTreeMap<Option<usize>, Counts> = BTreeMap::new();
         let joined = self.joined[&reader];
-        for (place, event) in self.events.iter().enumerate() {
+        for (place, event) in self.events.iter().enumerate().filter(|(_, event)| !event.is_redacted) {
             let read = self.read.get(&(reader, event.thread)).copied().unwrap_or(0).max(joined);
             if let Some(is_loud) = event.notified.get(&reader).filter(|_| place > read) {
                 let counts = lanes.entry(event.thread).or_default();
@@ -239,14 +239,20 @@ impl History {
             Kind::Edit,
         ];
         let kind = kinds[self.below(kinds.len())].clone();
-        let is_main =
-            |event: &Event| event.thread.is_none() && matches!(event.kind, Kind::Plain | Kind::Tea | Kind::Notice);
-        let about = self.event(room, is_main);
         let is_about = matches!(kind, Kind::Reaction | Kind::Edit);
-        let thread = about.filter(|_| !is_about && self.below(2) == 0);
+        // A thread begins with an event of the main timeline; what is about a reply is in its thread.
+        let fits = |event: &Event| {
+            matches!(event.kind, Kind::Plain | Kind::Tea | Kind::Notice) && (is_about || event.thread.is_none())
+        };
+        let about = self.event(room, fits);
         if is_about && about.is_none() {
             return;
         }
+        let thread = match about.map(|place| &self.rooms[room].events[place]) {
+            // A redacted event does not say any more which thread it was in.
+            Some(event) if is_about => event.thread.filter(|_| !event.is_redacted),
+            _ => about.filter(|_| self.below(2) == 0),
+        };
         let about_id = about.map(|place| self.rooms[room].events[place].id.clone());
         let (event_type, content) = self.content(&kind, about_id.as_deref().filter(|_| is_about || thread.is_some()));
         let place = self.rooms[room].events.len();
@@ -329,6 +335,7 @@ impl History {
         let path = format!("/_matrix/client/v3/rooms/{room_id}/redact/{id}/{place}");
         let id = self.users[0].put(&path, json!({})).await.ok()["event_id"].as_str().unwrap().to_owned();
         let _ = writeln!(self.told, "{place} in {room}: alice redacts {target}");
+        self.rooms[room].events[target].is_redacted = true;
         self.rooms[room].add(room == 0, id, 0, Kind::Redaction, None);
     }
 

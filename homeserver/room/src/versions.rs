@@ -74,6 +74,13 @@ pub fn room_id_is_create_hash(rules: &Rules) -> bool {
     rules.room_id_format == RoomIdFormatVersion::V2
 }
 
+/// Whether `type` and `state_key` of other servers' events are measured in bytes. Rooms older than
+/// version 11 have long held events measured in characters, which all must take alike.
+pub fn counts_bytes(rules: &Rules) -> bool {
+    // Nothing in the rules says so; this is what else version 11 began with.
+    rules.redaction.content_field_redacts
+}
+
 /// The state resolution rules. Every version we understand uses the second algorithm.
 pub fn state_resolution(rules: &Rules) -> &StateResolutionV2Rules {
     rules.state_res.v2_rules().unwrap_or(&StateResolutionV2Rules::V2_0)
@@ -104,6 +111,12 @@ mod tests {
             let version = RoomVersionId::try_from(name).unwrap();
             assert_eq!(rules(&version).unwrap_err(), Unsupported(version));
         }
+    }
+
+    #[test]
+    fn bytes_are_counted_from_version_eleven_on() {
+        let counting: Vec<_> = UNDERSTOOD.iter().filter(|v| counts_bytes(rules(v).unwrap())).collect();
+        assert_eq!(counting, [&RoomVersionId::V11, &RoomVersionId::V12]);
     }
 
     #[test]

@@ -208,10 +208,16 @@ impl Appservices {
         let mut merged: Option<Value> = None;
         for registration in self.0.registry.joining(name) {
             let path = |version: &str| format!("/_matrix/app/{version}/thirdparty/protocol/{}", part(name));
-            let Some(found) = self.get(registration, path("v1"), path("unstable")).await.filter(Value::is_object)
+            let Some(mut found) = self.get(registration, path("v1"), path("unstable")).await.filter(Value::is_object)
             else {
                 continue;
             };
+            for instance in found["instances"].as_array_mut().into_iter().flatten() {
+                let network = instance["network_id"].as_str().map(str::to_owned);
+                if let (Some(instance), Some(network)) = (instance.as_object_mut(), network) {
+                    instance.insert("instance_id".to_owned(), instance_id(&registration.id, &network).into());
+                }
+            }
             match &mut merged {
                 None => merged = Some(found),
                 Some(first) => {
@@ -243,4 +249,10 @@ impl Appservices {
         }
         found
     }
+}
+
+/// What clients call an application service's network.
+#[must_use]
+pub fn instance_id(appservice: &str, network: &str) -> String {
+    format!("{appservice}|{network}")
 }

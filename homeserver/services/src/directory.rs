@@ -5,6 +5,8 @@
 //!
 //! Source: Client-Server API, "Room aliases", "Published room directory".
 
+pub mod networks;
+
 use std::{fmt, str::FromStr, sync::Arc};
 
 use futures_util::future::BoxFuture;
@@ -12,8 +14,9 @@ use room::{build::Draft, event::kind};
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::to_raw_value};
-use storage::{aliases, rooms};
+use storage::{aliases, network_rooms, rooms};
 
+use self::networks::Network;
 use crate::{
     Context, Error, Result,
     accounts::User,
@@ -54,6 +57,8 @@ pub struct Query {
     pub term: Option<String>,
     /// Only rooms of these types; `None` among them stands for rooms without one. Empty: all.
     pub kinds: Vec<Option<String>>,
+    /// Whose list.
+    pub network: Network,
 }
 
 /// A public room, as the specification writes it.
@@ -368,12 +373,19 @@ impl Directory {
         let len = query.limit.unwrap_or(PAGE_LEN).min(PAGE_LEN_MAX);
         let term = query.term.as_deref().map(str::to_lowercase).filter(|term| !term.is_empty());
         let mut tx = self.cx.store.read().await?;
-        let total = rooms::public_count(&mut tx).await?;
+        let instance = query.network.instance();
+        let total = match instance {
+            Some(instance) => network_rooms::count(&mut tx, instance).await?,
+            None => rooms::public_count(&mut tx).await?,
+        };
         let mut found: Vec<rooms::Facts> = Vec::new();
         let (mut from, mut compared) = (start.rank, 0);
         // One more than shown says whether there is more.
         while found.len() <= len && compared < ROOMS_COMPARED_MAX {
-            let batch = rooms::public(&mut tx, from, start.is_upward, BATCH_LEN).await?;
+            let batch = match instance {
+                Some(instance) => network_rooms::listed(&mut tx, instance, from, start.is_upward, BATCH_LEN).await?,
+                None => rooms::public(&mut tx, from, start.is_upward, BATCH_LEN).await?,
+            };
             let Some(last) = batch.last() else { break };
             from = rank(last);
             compared += batch.len();

@@ -5,6 +5,8 @@
 //!
 //! Source: Server-Server API, "Joining Rooms", "Inviting to a room", "Leaving Rooms (Rejecting Invites)", "Knocking upon a room".
 
+pub mod third_party;
+
 use std::{collections::HashMap, sync::Arc};
 
 use room::{
@@ -38,14 +40,12 @@ use crate::{
     incoming::{How, Incoming, Room, Taken, retracted::version_of},
     notify::Change,
     one_at_a_time::OneAtATime,
-    resident::{Resident, shown_outside},
+    resident::Resident,
     timeline::{Timeline, now::RoomNow},
 };
 
 /// Servers asked in turn to let a user in.
 const SERVERS_ASKED_MAX: usize = 8;
-/// Events of stripped state kept of a knock.
-const STATE_LEN_MAX: usize = 30;
 
 /// Asks other servers to let our users in. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -128,13 +128,18 @@ impl Joining {
         Err(problem)
     }
 
-    /// Whom to ask, in order: those named, then the server the room's id names.
+    /// Whom to ask, in order: those named. A room's id does not say where the room is, but where nobody is named the server in it is
+    /// the best guess there is.
     fn servers(&self, room_id: &RoomId, via: &[OwnedServerName]) -> Vec<OwnedServerName> {
         let mut servers: Vec<OwnedServerName> = Vec::new();
-        for server in via.iter().map(|server| &**server).chain(room_id.server_name()) {
-            if !self.cx.is_us(server) && !servers.iter().any(|other| other == server) {
-                servers.push(server.to_owned());
+        for server in via {
+            if !self.cx.is_us(server) && !servers.contains(server) {
+                servers.push(server.clone());
             }
+        }
+        if servers.is_empty() {
+            let named = room_id.server_name().filter(|server| !self.cx.is_us(server));
+            servers.extend(named.map(ToOwned::to_owned));
         }
         servers.truncate(SERVERS_ASKED_MAX);
         servers
@@ -328,14 +333,15 @@ impl Joining {
         let request =
             create_knock_event::v1::Request::new(room_id.to_owned(), knock.event_id.clone(), knock.to_federation());
         let answer = client.send(server, request, Terms::BRIEF.at_once()).await?;
-        let told = answer.knock_room_state.iter().take(STATE_LEN_MAX);
-        let mut state: Vec<Box<RawValue>> =
-            told.filter_map(|event| shown_outside(&to_raw_value(event).ok()?)).collect();
+        let mut room = Room { nid: 0, id: room_id.to_owned(), rules: prepared.rules };
+        room.nid = self.resident.number_outside(user, &room).await?;
+        let told: Vec<Box<RawValue>> =
+            answer.knock_room_state.iter().filter_map(|event| to_raw_value(event).ok()).collect();
+        let mut state = self.resident.seen_from_outside(&room, &told).await?.shown;
         state.push(stripped::<ruma::events::AnyStrippedStateEvent>(&knock).into_json());
-        let nid = self.timeline.reserve_room(room_id, prepared.rules).await?;
         self.put_invitation(&Invitation {
             user_nid: self.cx.numbers.user(user).await?,
-            room_nid: nid,
+            room_nid: room.nid,
             room_id: room_id.to_string(),
             membership: "knock".to_owned(),
             sender: format!("@:{server}"),
@@ -385,7 +391,16 @@ impl Joining {
             event.to_federation(),
             state,
         );
-        let answer = self.federation.client().send(server, request, Terms::BRIEF.at_once()).await?;
+        let answer = self.federation.client().send(server, request, Terms::BRIEF.at_once()).await;
+        let answer = answer.map_err(|error| match error {
+            // What we sent was wrong in its eyes, not what the user asked for.
+            Error::Remote { matrix: Some((code, words)), .. }
+                if matches!(code.as_str(), "M_MISSING_PARAM" | "M_INVALID_PARAM") =>
+            {
+                failure(server, format!("it answers {code}: {words}"))
+            }
+            error => error,
+        })?;
 
         let room = Room::from(now);
         let signed = self.incoming.verified(&room, &[answer.event]).await?.pop();
@@ -419,10 +434,12 @@ fn authoriser_of(template: &RawValue) -> Option<String> {
     serde_json::from_str::<Event>(template.get()).ok()?.content.join_authorised_via_users_server
 }
 
-/// Of two failures the one that tells the user more: a server's refusal rather than its absence, the first of equals.
+/// Of two failures the one that tells the user more: a refusal rather than that a server cannot say, either rather than its absence;
+/// the first of equals.
 fn telling(before: Error, new: Error) -> Error {
     let rank = |error: &Error| match error {
-        Error::Remote { matrix: Some(_), .. } | Error::Refused(_) => 2,
+        Error::Remote { matrix: Some((code, _)), .. } if code.starts_with("M_UNABLE_TO_") => 2,
+        Error::Remote { matrix: Some(_), .. } | Error::Refused(_) => 3,
         Error::Remote { .. } => 1,
         _ => 0,
     };

@@ -25,7 +25,6 @@ use ruma::{
 };
 use storage::events::flags;
 
-pub(crate) use self::invited::shown_outside;
 pub use self::{
     history::Nearest,
     invited::Invite,
@@ -75,7 +74,7 @@ impl Resident {
     }
 
     /// The room, if we take part and its access list lets `origin` in.
-    async fn open_room(&self, origin: &ServerName, room_id: &RoomId) -> Result<Arc<RoomNow>> {
+    pub(crate) async fn open_room(&self, origin: &ServerName, room_id: &RoomId) -> Result<Arc<RoomNow>> {
         let now = self.timeline.room(room_id).await?;
         if now.inhabitants.local.is_empty() {
             return Err(Error::NotFound("room"));

@@ -17,6 +17,7 @@
 
 pub mod create;
 pub mod history;
+pub mod initial;
 pub mod members;
 pub mod membership;
 mod redact;

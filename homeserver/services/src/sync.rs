@@ -8,9 +8,10 @@
 //! The token is the end's position, with the counts of typing and presence, which may be lost.
 //! Source: Client-Server API, "Syncing".
 
-mod account;
+pub(crate) mod account;
 mod badge;
 pub mod filter;
+pub mod old;
 mod rooms;
 pub mod unread;
 pub mod watch;

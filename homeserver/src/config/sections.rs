@@ -200,6 +200,8 @@ section! {
         trusted_ca_files: Vec<PathBuf> = Vec::new(),
         /// Servers asked for the keys of servers that do not answer.
         notaries: Vec<String> = Vec::new(),
+        /// Whether other servers are told what users call their devices.
+        device_names: bool = false,
     }
 }
 

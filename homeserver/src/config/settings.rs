@@ -69,7 +69,10 @@ impl Config {
             limits: self.limits(),
             accounts: self.accounts(),
             appservices: self.appservices(registrations),
-            keys: services::keys::Settings::default(),
+            keys: services::keys::Settings {
+                tells_device_names: self.federation.device_names,
+                ..services::keys::Settings::default()
+            },
             rooms: self.rooms()?,
             federation: self.federation()?,
             media: self.media(),

@@ -288,28 +288,40 @@ impl Endpoints {
         F: Fn(Services, Call<R>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Reply<Response>> + Send + 'static,
     {
-        let method = MethodFilter::try_from(R::METHOD).expect("ruma uses methods that axum routes");
         for path in R::PATH_BUILDER.all_paths() {
-            let arity = path.matches('{').count();
-            let handler = handler.clone();
-            let service = Route::new(move |services, request| {
-                let handler = handler.clone();
-                Box::pin(async move {
-                    let (call, _room) = match decode::<R>(&services, request, arity).await {
-                        Ok(decoded) => decoded,
-                        Err(error) => return error.into_response(),
-                    };
-                    handler(services, call).await.unwrap_or_else(IntoResponse::into_response)
-                })
-            });
-            self.served.push((R::METHOD.to_string(), path, name));
-            // An empty state key may be written with or without its slash.
-            if let Some(stem) = path.strip_suffix("/{state_key}") {
-                self.router = self.router.route(stem, on(method, service.clone()));
-                self.router = self.router.route(&format!("{stem}/"), on(method, service.clone()));
-            }
-            self.router = self.router.route(path, on(method, service));
+            self = self.raw_under::<R, _, _>(path, handler.clone(), name);
         }
+        self
+    }
+
+    /// Serve `R` under a path, which may be one that ruma does not know but whose requests are the same.
+    #[must_use]
+    pub fn raw_under<R, F, Fut>(mut self, path: &'static str, handler: F, name: &'static str) -> Self
+    where
+        R: IncomingRequest + Called + Send + 'static,
+        R::Authentication: Identify<Caller = R::Caller>,
+        F: Fn(Services, Call<R>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Reply<Response>> + Send + 'static,
+    {
+        let method = MethodFilter::try_from(R::METHOD).expect("ruma uses methods that axum routes");
+        let arity = path.matches('{').count();
+        let service = Route::new(move |services, request| {
+            let handler = handler.clone();
+            Box::pin(async move {
+                let (call, _room) = match decode::<R>(&services, request, arity).await {
+                    Ok(decoded) => decoded,
+                    Err(error) => return error.into_response(),
+                };
+                handler(services, call).await.unwrap_or_else(IntoResponse::into_response)
+            })
+        });
+        self.served.push((R::METHOD.to_string(), path, name));
+        // An empty state key may be written with or without its slash.
+        if let Some(stem) = path.strip_suffix("/{state_key}") {
+            self.router = self.router.route(stem, on(method, service.clone()));
+            self.router = self.router.route(&format!("{stem}/"), on(method, service.clone()));
+        }
+        self.router = self.router.route(path, on(method, service));
         self
     }
 

@@ -10,6 +10,8 @@ pub mod dehydrated_device;
 pub mod delete_devices;
 pub mod devices;
 pub mod directory;
+pub mod events;
+pub mod initial_sync;
 pub mod join;
 pub mod joined_rooms;
 pub mod keys;
@@ -130,6 +132,7 @@ fn finding(endpoints: Endpoints) -> Endpoints {
         .endpoint(directory::delete_room)
         .endpoint(directory::get_list)
         .endpoint(directory::put_list)
+        .endpoint(directory::put_network)
         .raw::<list::get_public_rooms::v3::Request, _, _>(
             public_rooms::get,
             "homeserver::routes::client::public_rooms::get",
@@ -158,6 +161,9 @@ fn finding(endpoints: Endpoints) -> Endpoints {
 fn sync_and_presence(endpoints: Endpoints) -> Endpoints {
     endpoints
         .raw::<ruma::api::client::sync::sync_events::v3::Request, _, _>(sync::get, "routes::client::sync::get")
+        .raw::<initial_sync::Request, _, _>(initial_sync::get, "homeserver::routes::client::initial_sync::get")
+        .raw::<events::Request, _, _>(events::get, "homeserver::routes::client::events::get")
+        .raw::<events::OneRequest, _, _>(events::get_one, "homeserver::routes::client::events::get_one")
         .endpoint(presence::put)
         .endpoint(presence::get)
 }

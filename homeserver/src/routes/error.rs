@@ -156,6 +156,7 @@ impl From<Error> for ApiError {
                 let error = Self::new(status, name, words.clone());
                 match code {
                     Code::WrongRoomKeysVersion => error.and("current_version", words),
+                    Code::IncompatibleRoomVersion => error.and("room_version", words),
                     Code::UserLocked => error.and("soft_logout", true),
                     _ => error,
                 }

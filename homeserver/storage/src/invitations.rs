@@ -30,6 +30,7 @@ sql!(
     ON CONFLICT (user_nid, room_nid) DO UPDATE SET membership = excluded.membership, sender = excluded.sender,
         event = excluded.event, state = excluded.state, pos = excluded.pos"
 );
+sql!(FORGET_OTHERS, "DELETE FROM invitations WHERE user_nid = $1 AND room_id = $2 AND room_nid <> $3");
 sql!(
     ONE,
     "
@@ -44,11 +45,12 @@ sql!(
     WHERE user_nid = $1 AND pos > $2 AND pos <= $3 ORDER BY pos"
 );
 
-/// Store an invitation, a knock, or the end of one.
+/// Store an invitation, a knock, or the end of one, in place of what the user had of the room before, whatever its number was then.
 ///
 /// # Errors
 /// The driver's.
 pub async fn put(tx: &mut Tx, i: &Invitation) -> Result<()> {
+    execute!(tx, FORGET_OTHERS, i.user_nid, i.room_id.as_str(), i.room_nid)?;
     execute!(
         tx,
         PUT,

@@ -34,6 +34,7 @@ pub mod key_backups;
 pub mod locks;
 pub mod media;
 pub mod members;
+pub mod network_rooms;
 pub mod numbers;
 pub mod one_time_keys;
 pub mod profiles;

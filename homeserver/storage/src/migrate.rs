@@ -43,6 +43,7 @@ const STEPS: &[Step] = steps![
     (7, "0007_appservices"),
     (8, "0008_push"),
     (9, "0009_directory"),
+    (10, "0010_networks_and_retractions"),
 ];
 
 /// The schema this program writes.

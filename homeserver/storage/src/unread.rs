@@ -1,4 +1,8 @@
-//! What a user has not read, from the tables `read_marks`, `push_items` and `threads` at once.
+//! What a user has not read, from the tables `read_marks`, `push_items`, `threads` and `retractions` at once.
+//!
+//! | column of retractions | meaning |
+//! |---|---|
+//! | room_nid, thread_nid, seq | key: the place of a redacted event among the notifications of its lane |
 
 use crate::{Result, Tx, numbers::json_list};
 
@@ -10,6 +14,8 @@ pub mod kind {
     pub const ITEMS: i64 = 1;
     /// `number`: notifying events of the thread so far.
     pub const THREAD: i64 = 2;
+    /// `number`: notifying events of the lane after the user's read mark that have been redacted.
+    pub const RETRACTED: i64 = 3;
 }
 
 /// One fact about one lane of one room.
@@ -29,7 +35,8 @@ pub struct Row {
     pub loud: i64,
 }
 
-// Whoever writes has read, and then only their mark moves: rows of `push_items` that it has passed no longer count.
+// Whoever writes has read, and then only their mark moves: rows of `push_items` that it has passed no longer count, nor do those
+// of redacted events (flag 8 of `events`).
 sql!(
     OF_ROOMS,
     "
@@ -43,14 +50,38 @@ sql!(
         CAST(sum(CASE WHEN p.highlight THEN 1 ELSE 0 END) AS BIGINT)
     FROM asked AS a JOIN push_items AS p ON p.user_nid = $1 AND p.room_nid = a.room_nid
     JOIN timeline AS t ON t.event_nid = p.event_nid
+    JOIN events AS e ON e.nid = p.event_nid AND e.flags & 8 = 0
     LEFT JOIN read_marks AS r ON r.user_nid = p.user_nid AND r.room_nid = p.room_nid AND r.thread_nid = p.thread_nid
     LEFT JOIN timeline AS m ON m.event_nid = r.event_nid
     WHERE t.pos > coalesce(m.pos, 0)
     GROUP BY p.room_nid, p.thread_nid
     UNION ALL
     SELECT CAST(2 AS BIGINT), t.room_nid, t.root_nid, t.notify_seq, CAST(0 AS BIGINT), CAST(0 AS BIGINT)
-    FROM asked AS a JOIN threads AS t ON t.room_nid = a.room_nid WHERE t.notify_seq > 0"
+    FROM asked AS a JOIN threads AS t ON t.room_nid = a.room_nid WHERE t.notify_seq > 0
+    UNION ALL
+    SELECT CAST(3 AS BIGINT), x.room_nid, x.thread_nid, CAST(count(*) AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT)
+    FROM asked AS a JOIN retractions AS x ON x.room_nid = a.room_nid
+    LEFT JOIN read_marks AS r ON r.user_nid = $1 AND r.room_nid = x.room_nid AND r.thread_nid = x.thread_nid
+    WHERE x.seq > coalesce(r.seq, 0)
+    GROUP BY x.room_nid, x.thread_nid"
 );
+// Flag 4 of the stream: the event notified by default.
+sql!(
+    RETRACT,
+    "
+    INSERT INTO retractions (room_nid, thread_nid, seq)
+    SELECT room_nid, thread_nid, seq FROM timeline WHERE event_nid = $1 AND flags & 4 = 4
+    ON CONFLICT (room_nid, thread_nid, seq) DO NOTHING"
+);
+
+/// An event is redacted: whoever has not read it is not notified of it any more.
+///
+/// # Errors
+/// The driver's.
+pub async fn retract(tx: &mut Tx, event_nid: i64) -> Result<()> {
+    execute!(tx, RETRACT, event_nid)?;
+    Ok(())
+}
 
 /// All that counts what a user has not read of these rooms. One statement, however many they are.
 ///

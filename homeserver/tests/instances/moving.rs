@@ -109,6 +109,7 @@ async fn redacts_what_bob_has_read_elsewhere(scene: Scene) {
     let Scene { two, alice, bob_there, room_id, .. } = &scene;
     let event_id = say(alice, room_id, "I should not have said this").await;
     let path = format!("/_matrix/client/v3/rooms/{room_id}/event/{event_id}");
+    until(two, "the message is there", async || bob_there.get(&path).await.status() == 200).await;
     assert_eq!(bob_there.get(&path).await.ok()["content"]["msgtype"], "m.text");
 
     let redact = format!("/_matrix/client/v3/rooms/{room_id}/redact/{event_id}/r");
@@ -132,7 +133,7 @@ async fn a_message_whose_redaction_was_not_told_is_gone_at_the_other_instance_to
 async fn a_room_joined_at_one_instance_is_in_a_sync_waiting_at_the_other() {
     let Scene { alice, bob, bob_there, .. } = Scene::with_a_silent_first().await;
     let room_id = room_of(&[&alice]).await;
-    let since = bob_there.sync_token().await;
+    let since = bob.sync_token().await;
     let waiting = tokio::spawn(async move { sync(&bob_there, &since, 90_000).await });
 
     bob.post(&format!("/_matrix/client/v3/join/{room_id}"), json!({})).await.ok();

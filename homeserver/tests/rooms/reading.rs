@@ -95,3 +95,32 @@ async fn an_event_may_be_read_both_with_its_thread_and_with_the_room() {
         assert_eq!(threads, [None, Some(json!(root))], "{told}");
     }
 }
+
+#[tokio::test]
+async fn a_message_redacted_before_it_was_read_is_not_unread_any_more() {
+    let server = TestServer::start().await;
+    let [alice, bob] = server.users(["alice", "bob"]).await;
+    let room_id = room(&alice, json!({ "preset": "public_chat" })).await;
+    act(&bob, &room_id, "join", json!({})).await;
+    let root = say(&alice, &room_id, "root").await;
+    let mention = json!({ "msgtype": "m.text", "body": "you", "m.mentions": { "user_ids": [bob.user_id] } });
+    let mention = send(&alice, &room_id, "m.room.message", "1", mention).await;
+    let reply = send(&alice, &room_id, "m.room.message", "2", about("a reply", "m.thread", &root)).await;
+    let mut since = bob.sync_token().await;
+
+    let mut counts = Vec::new();
+    for (number, event_id) in [&mention, &reply, &root].into_iter().enumerate() {
+        alice.put(&format!("/_matrix/client/v3/rooms/{room_id}/redact/{event_id}/{number}"), json!({})).await.ok();
+        let told = bob.get(&format!("/_matrix/client/v3/sync?since={since}&{BY_THREAD}")).await.ok();
+        since = told["next_batch"].as_str().unwrap().to_owned();
+        let told = &told["rooms"]["join"][&room_id];
+        let thread = told["unread_thread_notifications"][&root]["notification_count"].as_i64();
+        counts.push((told["unread_notifications"].clone(), thread));
+    }
+
+    let listed = bob.get("/_matrix/client/v3/notifications").await.ok();
+    assert_eq!(listed["notifications"], json!([]));
+    let main =
+        |notifications, highlights| json!({ "notification_count": notifications, "highlight_count": highlights });
+    assert_eq!(counts, [(main(1, 0), Some(1)), (main(1, 0), None), (main(0, 0), None)]);
+}

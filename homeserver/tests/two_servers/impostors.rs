@@ -47,7 +47,7 @@ async fn problem_with(here: &Server, there: &ServerName, terms: Terms) -> String
 }
 
 /// `name`'s answer about its keys: lists `listed`, signed by `signer`.
-fn key_answer(here: &Server, name: &str, listed: &SigningKey, signer: &SigningKey) -> Value {
+pub(crate) fn key_answer(here: &Server, name: &str, listed: &SigningKey, signer: &SigningKey) -> Value {
     let name: OwnedServerName = name.try_into().unwrap();
     let until = ruma::MilliSecondsSinceUnixEpoch(ruma::UInt::new_saturating(here.cx.clock.now_ms() + 3_600_000));
     let mut answer = ServerSigningKeys::new(name.clone(), until);

@@ -112,6 +112,39 @@ async fn a_restricted_room_lets_members_of_its_space_in_and_no_others() {
 }
 
 #[tokio::test]
+async fn a_server_that_cannot_let_a_user_in_is_passed_over_and_only_those_named_are_asked() {
+    let authority = Authority::new();
+    let (here, there, third) =
+        (Server::start(&authority).await, Server::start(&authority).await, Server::start(&authority).await);
+    let (alice, bob, carol) = (here.user("alice").await, there.user("bob").await, third.user("carol").await);
+    let space = here.room(&alice, RoomVersionId::V11, "public").await;
+    let room_id = here.room(&alice, RoomVersionId::V11, "public").await;
+    there.joins(&bob, &space, &here).await.unwrap();
+    there.joins(&bob, &room_id, &here).await.unwrap();
+    third.joins(&carol, &space, &here).await.unwrap();
+    let levels = json!({ "invite": 100, "users": { alice.as_str(): 100 } });
+    here.sets(&alice, &room_id, "m.room.power_levels", "", levels).await;
+    let rule = json!({ "join_rule": "restricted", "allow": [{ "type": "m.room_membership", "room_id": space }] });
+    let rule = here.sets(&alice, &room_id, "m.room.join_rules", "", rule).await.event_id;
+    let knows = || async {
+        let state = there.state_of(&room_id).await;
+        state.iter().any(|entry| entry.2 == rule.as_str())
+            && there.services.timeline.room(&space).await.unwrap().inhabitants.joined == 3
+    };
+    there.until("the room is restricted", knows).await;
+
+    let refused = third.joins(&carol, &room_id, &there).await.unwrap_err();
+    let both = [there.name.clone(), here.name.clone()];
+    let now = third.services.joining.join(&carol, &room_id, &both, &plain()).await.unwrap();
+
+    let Error::Remote { matrix: Some((code, _)), .. } = refused else { panic!("{refused}") };
+    assert_eq!(code, "M_UNABLE_TO_GRANT_JOIN");
+    let member = third.services.timeline.state_event(&now, "m.room.member", carol.as_str()).await.unwrap().unwrap();
+    let voucher = room::auth::facts::field::<String>(&member.pdu.content, "join_authorised_via_users_server");
+    assert_eq!(voucher.as_deref(), Some(alice.as_str()));
+}
+
+#[tokio::test]
 async fn a_knock_is_heard() {
     let authority = Authority::new();
     let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);

@@ -95,7 +95,7 @@ impl Server {
 
     /// The same, with other settings.
     pub(crate) async fn start_with(authority: &Authority, change: impl FnOnce(&mut Settings)) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listener_on_a_port_nobody_is_given();
         let address = listener.local_addr().unwrap();
         let name: OwnedServerName = format!("localhost:{}", address.port()).try_into().unwrap();
         let cx = context(&name).await;
@@ -137,6 +137,15 @@ impl Server {
     pub(crate) fn return_again(&self) {
         self.listen(std::net::TcpListener::bind(self.address).unwrap());
     }
+}
+
+/// A server that listens again must find its port free, so it is not of those that the system gives to whoever asks for any.
+fn listener_on_a_port_nobody_is_given() -> std::net::TcpListener {
+    let ports = 20_000_u16..32_000;
+    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+    let first = u16::try_from(random % u64::try_from(ports.len()).unwrap()).unwrap();
+    let mut tried = (0..).map(|n| ports.start + (first + n * 7) % (ports.end - ports.start));
+    tried.find_map(|port| std::net::TcpListener::bind(("127.0.0.1", port)).ok()).unwrap()
 }
 
 fn settings(authority: &Authority, folder: &tempfile::TempDir) -> Settings {

@@ -183,6 +183,38 @@ async fn somebody_put_out_of_a_room_learns_of_it() {
     assert!(there.joins(&bob, &room_id, &here).await.is_err());
 }
 
+/// Whoever listens to the news here fails once, in the midst of the first taking back.
+#[tokio::test]
+async fn a_panic_while_a_rooms_events_are_judged_does_not_end_the_judging() {
+    let authority = Authority::new();
+    let (here, there) = (Server::start(&authority).await, Server::start(&authority).await);
+    let (alice, bob) = (here.user("alice").await, there.user("bob").await);
+    let room_id = here.room(&alice, RoomVersionId::V12, "invite").await;
+    let own_room = there.room(&bob, RoomVersionId::V12, "invite").await;
+    let bob_nid = there.cx.numbers.user(&bob).await.unwrap();
+    let is_armed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let armed = std::sync::Arc::clone(&is_armed);
+    there.cx.notify.on_change(move |change| {
+        let panics = change.members.contains(&bob_nid) && armed.swap(false, std::sync::atomic::Ordering::SeqCst);
+        assert!(!panics, "a fault of a listener");
+    });
+
+    for faults in [1, 0] {
+        let now = here.services.timeline.room(&room_id).await.unwrap();
+        here.services.joining.invite(&now, &alice, &bob, &crate::people::plain()).await.unwrap();
+        is_armed.store(faults > 0, std::sync::atomic::Ordering::SeqCst);
+        here.sets(&alice, &room_id, "m.room.member", bob.as_str(), json!({ "membership": "leave" })).await;
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+            while there.invitation(&bob, &room_id).await.unwrap().membership != "leave" {
+                // What the listeners missed is told again with the next news.
+                there.says(&bob, &own_room, "anything new?").await;
+            }
+        });
+        assert!(waited.await.is_ok(), "the invitation stands");
+        assert!(!is_armed.load(std::sync::atomic::Ordering::SeqCst), "nothing went wrong");
+    }
+}
+
 #[tokio::test]
 async fn an_invitation_taken_back_is_gone() {
     let authority = Authority::new();
@@ -196,4 +228,7 @@ async fn an_invitation_taken_back_is_gone() {
 
     let gone = || async { there.invitation(&bob, &room_id).await.unwrap().membership == "leave" };
     there.until("the invitation is gone", gone).await;
+    let now = here.services.timeline.room(&room_id).await.unwrap();
+    here.services.joining.invite(&now, &alice, &bob, &crate::people::plain()).await.unwrap();
+    assert_eq!(there.invitation(&bob, &room_id).await.unwrap().membership, "invite");
 }

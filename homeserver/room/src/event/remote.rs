@@ -33,7 +33,7 @@ pub enum BadFormat {
     TooLarge { bytes: usize },
     #[error("`{field}` is missing or not {expected}")]
     Field { field: &'static str, expected: &'static str },
-    #[error("`{field}` is longer than {IDENTIFIER_BYTES_MAX} bytes")]
+    #[error("`{field}` is longer than {IDENTIFIER_BYTES_MAX} bytes (characters, before room version 11)")]
     TooLong { field: &'static str },
     #[error("`{field}` has more than {most} entries")]
     TooMany { field: &'static str, most: usize },
@@ -157,12 +157,13 @@ impl fmt::Debug for Unverified {
 
 /// Checks presence, kind and length of every field; gives the room it names, if it names one.
 fn check_fields(object: &CanonicalJsonObject, rules: &Rules) -> Result<Option<OwnedRoomId>, BadFormat> {
-    let kind = string(object, "type")?;
+    let length: fn(&str) -> usize = if versions::counts_bytes(rules) { str::len } else { |text| text.chars().count() };
+    let kind = string_of(object, "type", length)?;
     no_nul("type", kind)?;
     let sender = string(object, "sender")?;
     UserId::parse(sender).map_err(|_| BadFormat::Field { field: "sender", expected: "a user id" })?;
     if object.contains_key("state_key") {
-        no_nul("state_key", string(object, "state_key")?)?;
+        no_nul("state_key", string_of(object, "state_key", length)?)?;
     }
     for field in ["content", "hashes", "signatures"] {
         if !matches!(object.get(field), Some(CanonicalJsonValue::Object(_))) {
@@ -206,8 +207,16 @@ fn required_signatures(
 }
 
 fn string<'a>(object: &'a CanonicalJsonObject, field: &'static str) -> Result<&'a str, BadFormat> {
+    string_of(object, field, str::len)
+}
+
+fn string_of<'a>(
+    object: &'a CanonicalJsonObject,
+    field: &'static str,
+    length: fn(&str) -> usize,
+) -> Result<&'a str, BadFormat> {
     match object.get(field) {
-        Some(CanonicalJsonValue::String(value)) if value.len() > IDENTIFIER_BYTES_MAX => {
+        Some(CanonicalJsonValue::String(value)) if length(value) > IDENTIFIER_BYTES_MAX => {
             Err(BadFormat::TooLong { field })
         }
         Some(CanonicalJsonValue::String(value)) => Ok(value),

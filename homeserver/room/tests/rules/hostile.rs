@@ -67,6 +67,24 @@ fn an_event_with_a_field_missing_or_of_the_wrong_kind_is_dropped() {
 }
 
 #[test]
+fn types_and_state_keys_of_older_rooms_are_measured_in_characters() {
+    for (version, counts_bytes) in [("6", false), ("10", false), ("11", true), ("12", true)] {
+        let (mut world, _) = World::new(version);
+        let good = wire_event(&mut world);
+        for field in ["type", "state_key"] {
+            for (value, is_short) in
+                [("💥".repeat(70), !counts_bytes), ("💥".repeat(256), false), ("é".repeat(127), true)]
+            {
+                let mut event = good.clone();
+                event[field] = json!(value);
+                let read = Pdu::from_remote(event.to_string().as_bytes(), world.rules);
+                assert_eq!(read.is_ok(), is_short, "version {version}: {field}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_version_twelve_event_may_not_name_the_create_event_among_its_witnesses() {
     let (mut world, _) = World::new("12");
     let mut event = wire_event(&mut world);

@@ -39,6 +39,8 @@ const SINGLY_MAX: usize = 100;
 /// Events asked for at a time to fill a gap, and how often; a longer gap stays history that is fetched when somebody pages to it.
 const GAP_LEN_MAX: u32 = 50;
 const GAP_ROUNDS_MAX: u32 = 20;
+/// An answer with fewer events is all the server has to tell of a gap: servers give up to a limit, and none has a lower one.
+const GAP_ANSWER_FULL_LEN: usize = 20;
 /// Events looked at before other work has its turn.
 const EVENTS_PER_TURN: usize = 64;
 /// Events taken from one answer about a state and what vouches for it.
@@ -170,7 +172,7 @@ impl Incoming {
             fresh.retain(|missed| missed.event_id != event.event_id && !gap.contains_key(&missed.event_id));
             gap.extend(fresh.iter().map(|missed| (missed.event_id.clone(), Arc::clone(missed))));
             latest = self.followers_of_missing(&fresh, &gap).await?;
-            if latest.is_empty() {
+            if latest.is_empty() || count < GAP_ANSWER_FULL_LEN {
                 break;
             }
         }

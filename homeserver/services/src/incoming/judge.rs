@@ -12,7 +12,8 @@ use storage::events::flags;
 
 use super::{Incoming, Room};
 use crate::{
-    Result,
+    Error, Result,
+    federation::client::failure,
     timeline::{Arrival, Placement, events::Stored, snapshots::Snapshot},
 };
 
@@ -109,23 +110,91 @@ impl Incoming {
         if let Some(state) = timeline.state_before(room.nid, room.rules, &event.prev_events).await? {
             return Ok(state);
         }
-        if how.fills_gaps {
-            match self.fetch_gap(room, origin, event).await {
-                Ok(gap) => {
-                    for missed in gap {
-                        let id = missed.event_id.clone();
-                        if let Err(error) = self.take(room, origin, missed, How::GAP).await {
-                            tracing::debug!(event = %id, %error, "an event of a gap cannot be judged");
-                        }
-                    }
-                }
-                Err(error) => tracing::debug!(room = %room.id, %error, "a gap cannot be filled"),
-            }
+        if how.fills_gaps && self.fill_gap(room, origin, event).await? == Gap::Asked {
             if let Some(state) = timeline.state_before(room.nid, room.rules, &event.prev_events).await? {
                 return Ok(state);
             }
+            // Who sends an event has those right before it. Were it let in without them, its sender alone would say what the room's
+            // state is. The next event's gap, in which this one is, gives it another chance.
+            return Err(failure(origin, "it keeps back what comes before an event it sent"));
         }
-        self.fetch_state(room, origin, &event.event_id).await
+        self.state_elsewhere(room, origin, event).await
+    }
+
+    /// Take what `origin` has between our heads and an event.
+    async fn fill_gap(&self, room: &Room, origin: &ServerName, event: &Arc<Pdu>) -> Result<Gap> {
+        let gap = match self.fetch_gap(room, origin, event).await {
+            Ok(gap) => gap,
+            Err(error @ (Error::Storage(_) | Error::Stopping)) => return Err(error),
+            Err(error) => {
+                tracing::debug!(room = %room.id, %error, "a gap cannot be filled");
+                return Ok(Gap::Unknown);
+            }
+        };
+        for missed in gap {
+            let id = missed.event_id.clone();
+            match self.take(room, origin, missed, How::GAP).await {
+                Ok(_) => {}
+                Err(error @ (Error::Storage(_) | Error::Stopping)) => return Err(error),
+                Err(error) => tracing::debug!(event = %id, %error, "an event of a gap cannot be judged"),
+            }
+        }
+        Ok(Gap::Asked)
+    }
+
+    /// The state before an event some of whose previous ones are not here: after those that are, as we know it; after the others, as
+    /// `origin` has it, or if it does not tell, before the event itself.
+    async fn state_elsewhere(&self, room: &Room, origin: &ServerName, event: &Arc<Pdu>) -> Result<Arc<Snapshot>> {
+        let timeline = &self.0.timeline;
+        let known = timeline.events.by_ids(&event.prev_events).await?;
+        let state_of = |id: &OwnedEventId| known.get(id).and_then(|event| event.state_after());
+        let missing: Vec<&OwnedEventId> = event.prev_events.iter().filter(|id| state_of(id).is_none()).collect();
+        if missing.is_empty() || missing.len() > STATES_ASKED_MAX {
+            return self.fetch_state(room, origin, &event.event_id).await;
+        }
+        let mut states: Vec<i64> = event.prev_events.iter().filter_map(state_of).collect();
+        for id in missing {
+            match self.state_after_missing(room, origin, id).await {
+                Ok(state) => states.push(state.nid),
+                Err(error @ (Error::Storage(_) | Error::Stopping)) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(room = %room.id, event = %id, %error, "the state after an event is not told");
+                    return self.fetch_state(room, origin, &event.event_id).await;
+                }
+            }
+        }
+        timeline.resolve(room.nid, room.rules, &states).await
+    }
+
+    /// The state after an event that has no place here: what `origin` says it was before it, and the event itself if that state
+    /// allows it.
+    async fn state_after_missing(
+        &self,
+        room: &Room,
+        origin: &ServerName,
+        event_id: &OwnedEventId,
+    ) -> Result<Arc<Snapshot>> {
+        let before = self.fetch_state(room, origin, event_id).await?;
+        let timeline = &self.0.timeline;
+        let event = match timeline.events.by_id(event_id).await? {
+            Some(event) => Arc::clone(&event.pdu),
+            None => {
+                let fetched = self.fetch_events(room, origin, std::slice::from_ref(event_id)).await?.pop();
+                fetched.ok_or_else(|| failure(origin, "it does not give an event that it builds on"))?
+            }
+        };
+        if event.state_key.is_none() || event.rejected {
+            return Ok(before);
+        }
+        self.fetch_auth(room, origin, &event).await?;
+        if self.judge(room, &event, &before, Aim::Past).await? != Verdict::Accept {
+            return Ok(before);
+        }
+        self.keep(room, std::slice::from_ref(&event)).await?;
+        match timeline.events.by_id(event_id).await? {
+            Some(event) => timeline.snapshot_with(room.nid, &before, &event).await,
+            None => Ok(before),
+        }
     }
 
     /// What the room's rules say.
@@ -234,6 +303,17 @@ impl Incoming {
     }
 }
 
+/// What came of asking for a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gap {
+    /// What was told has been taken.
+    Asked,
+    /// The server did not answer.
+    Unknown,
+}
+
+/// Missing events the state after which is asked for to judge one event.
+const STATES_ASKED_MAX: usize = 4;
 /// Edges of known history asked for at once.
 const EDGES_MAX: i64 = 20;
 /// Servers asked for history in turn.

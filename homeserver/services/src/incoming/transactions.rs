@@ -1,7 +1,8 @@
 //! Transactions, and the workers that judge the events they brought.
 
-use std::{collections::BTreeMap, sync::PoisonError, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::PoisonError, time::Duration};
 
+use futures_util::FutureExt as _;
 use room::{Pdu, auth::facts, event::kind, graph};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde::Deserialize;
@@ -180,16 +181,14 @@ impl Incoming {
 
     /// See that the room has a worker.
     fn work(&self, room_id: OwnedRoomId) {
-        if !self.0.at_work.lock().unwrap_or_else(PoisonError::into_inner).insert(room_id.clone()) {
-            return;
-        }
+        let Some(at_work) = AtWork::begin(self, &room_id) else { return };
         let incoming = self.clone();
         tokio::spawn(async move {
             loop {
                 match incoming.work_once(&room_id).await {
                     Ok(true) => {}
                     Ok(false) => {
-                        incoming.0.at_work.lock().unwrap_or_else(PoisonError::into_inner).remove(&room_id);
+                        drop(at_work);
                         // What came in between found a worker that was about to leave.
                         let store = &incoming.0.cx.store;
                         let left = async { incoming::waiting(&mut store.read().await?, room_id.as_str(), 1).await };
@@ -215,11 +214,7 @@ impl Incoming {
             return Ok(false);
         }
         let _permit = self.0.room_permits.acquire().await.map_err(|_| Error::Stopping)?;
-        if let Some(now) = self.inhabited(room_id).await? {
-            self.judge_batch(&Room::from(&*now), &waiting).await?;
-        } else {
-            self.retract(room_id, &waiting).await?;
-        }
+        self.judge_whatever_happens(room_id, &waiting).await?;
         let mut tx = store.begin().await?;
         for event in &waiting {
             incoming::judged(&mut tx, &event.room_id, &event.event_id).await?;
@@ -232,6 +227,31 @@ impl Incoming {
         }
         self.0.judged.notify_waiters();
         Ok(true)
+    }
+
+    /// Judge events that wait. A fault of ours that shows with one of them, a panic, costs that event and no other: those that were
+    /// judged before it are known the second time.
+    async fn judge_whatever_happens(&self, room_id: &RoomId, waiting: &[Waiting]) -> Result<()> {
+        if let Some(judged) = unless_it_panics(self.judge_waiting(room_id, waiting)).await {
+            return judged;
+        }
+        for event in waiting {
+            match unless_it_panics(self.judge_waiting(room_id, std::slice::from_ref(event))).await {
+                Some(judged) => judged?,
+                None => tracing::error!(
+                    room = %room_id, event = %event.event_id, origin = %event.origin,
+                    "an event is dropped: judging it panics"
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    async fn judge_waiting(&self, room_id: &RoomId, waiting: &[Waiting]) -> Result<()> {
+        match self.inhabited(room_id).await? {
+            Some(now) => self.judge_batch(&Room::from(&*now), waiting).await,
+            None => self.retract(room_id, waiting).await,
+        }
     }
 
     async fn judge_batch(&self, room: &Room, waiting: &[Waiting]) -> Result<()> {
@@ -294,6 +314,32 @@ impl Incoming {
             }
         });
     }
+}
+
+/// A room has a worker as long as this lives, however the worker ends.
+struct AtWork {
+    incoming: Incoming,
+    room_id: OwnedRoomId,
+}
+
+impl AtWork {
+    /// `None` when the room has one.
+    fn begin(incoming: &Incoming, room_id: &RoomId) -> Option<Self> {
+        let mut rooms = incoming.0.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        rooms.insert(room_id.to_owned()).then(|| Self { incoming: incoming.clone(), room_id: room_id.to_owned() })
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.incoming.0.at_work.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.room_id);
+    }
+}
+
+/// What a task comes to; `None` when it panics. The panic has been told where panics are told.
+async fn unless_it_panics<T>(task: impl Future<Output = T>) -> Option<T> {
+    // What is shared with others stands behind locks that outlive a panic, and in the database.
+    AssertUnwindSafe(task).catch_unwind().await.ok()
 }
 
 fn read_answer(answer: &str) -> Result<Outcomes> {

@@ -21,7 +21,7 @@ use futures_util::{StreamExt as _, future::BoxFuture, stream};
 use room::{auth::facts::field, event::kind};
 use ruma::UserId;
 use serde_json::{Value, json};
-use storage::{pushers as table, pushers::Pusher, timeline as stream_table};
+use storage::{events::flags, pushers as table, pushers::Pusher, timeline as stream_table};
 use tokio::sync::Notify as Bell;
 
 use self::outlet::Outlet;
@@ -243,6 +243,9 @@ impl Gateway {
     }
 
     async fn outcome(&self, event: &Stored, now: &RoomNow, user_nid: i64) -> Result<Option<Outcome>> {
+        if event.has(flags::REDACTED) {
+            return Ok(None);
+        }
         let ids = self.0.cx.numbers.user_names(&[user_nid]).await?;
         let Some(user_id) = ids.get(&user_nid).and_then(|id| UserId::parse(&**id).ok()) else { return Ok(None) };
         let facts = self.0.timeline.push_facts(now, event).await?;

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use storage::timeline as table;
+use storage::{events::flags, timeline as table};
 
 use super::Push;
 use crate::{
@@ -85,6 +85,9 @@ impl Push {
     }
 
     async fn judged(&self, user: &User, event: &Stored) -> Result<Option<Outcome>> {
+        if event.has(flags::REDACTED) {
+            return Ok(None);
+        }
         let now = self.timeline.now(event.room_nid).await?;
         let facts = self.timeline.push_facts(&now, event).await?;
         let display_name = self.timeline.display_name(&now, &user.user_id).await?;

@@ -16,7 +16,7 @@ use storage::invitations::{self, Invitation};
 use super::Resident;
 use crate::{Error, Result, error::Code, incoming::Room, notify::Change};
 
-/// Events of stripped state taken from an invitation.
+/// Events of stripped state taken from an invitation or the answer to a knock.
 const STATE_LEN_MAX: usize = 30;
 
 /// An invitation as another server sends it.
@@ -38,26 +38,31 @@ impl Resident {
     /// A server invites a user of ours. Returns the event with our signature.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an event that is no invitation; [`Error::Forbidden`]; [`Error::NotFound`] for a user we do not have;
-    /// [`Code::IncompatibleRoomVersion`].
+    /// [`Error::InvalidParam`] for what is no invitation of `origin`, or comes without what shows the room; [`Error::Forbidden`];
+    /// [`Error::NotFound`] for a user we do not have; [`Code::IncompatibleRoomVersion`].
     pub async fn invite(&self, origin: &ServerName, invite: Invite) -> Result<Box<RawValue>> {
         let rules = versions::rules(&invite.version)
             .map_err(|_| Error::Specific(Code::IncompatibleRoomVersion, invite.version.to_string()))?;
-        let nid = self.timeline.reserve_room(&invite.room_id, rules).await?;
-        let room = Room { nid, id: invite.room_id.clone(), rules };
+        // A number is given to the room once the invitation is known to be one.
+        let mut room = Room { nid: 0, id: invite.room_id.clone(), rules };
         let event = self.incoming.verified(&room, std::slice::from_ref(&invite.event)).await?.pop();
-        let event = event.ok_or_else(|| Error::forbidden("the invitation is not signed as it must be"))?;
+        let event = event.ok_or_else(|| wrong("the invitation is not signed as it must be"))?;
         if event.event_id != invite.event_id {
-            return Err(Error::invalid("the event is not the one its path names"));
+            return Err(wrong("the event is not the one its path names"));
         }
         if event.kind != kind::MEMBER || facts::membership(&event) != MembershipState::Invite {
-            return Err(Error::invalid("the event is no invitation"));
+            return Err(wrong("the event is no invitation"));
         }
         if event.sender.server_name() != origin {
-            return Err(Error::forbidden("a server speaks for its own users alone"));
+            return Err(wrong("a server speaks for its own users alone"));
         }
         let user = event.state_key.as_deref().and_then(|key| UserId::parse(key).ok());
-        let user = user.filter(|user| self.cx.is_local(user)).ok_or_else(|| Error::invalid("the user is not ours"))?;
+        let user = user.filter(|user| self.cx.is_local(user)).ok_or_else(|| wrong("the user is not ours"))?;
+        let seen = self.seen_from_outside(&room, &invite.state).await?;
+        // Older versions' servers may show what they like.
+        if versions::room_id_is_create_hash(rules) && !seen.is_whole {
+            return Err(wrong("what is shown of the room is not its events, or lacks the create event"));
+        }
         let account = storage::accounts::by_name(&mut self.cx.store.read().await?, user.as_str()).await?;
         if account.is_none() {
             return Err(Error::NotFound("user"));
@@ -72,20 +77,55 @@ impl Resident {
             Err(error) => return Err(error),
         };
         if !is_inhabited {
-            self.keep_invitation(nid, &user, &signed, &invite).await?;
+            room.nid = self.number_outside(&user, &room).await?;
+            self.keep_invitation(&room, &user, &signed, seen.shown).await?;
         }
         Ok(signed.to_federation())
     }
 
-    async fn keep_invitation(&self, room_nid: i64, user: &UserId, event: &Pdu, invite: &Invite) -> Result<()> {
-        let mut state: Vec<Box<RawValue>> =
-            invite.state.iter().take(STATE_LEN_MAX).filter_map(|event| shown_outside(event)).collect();
+    /// What another server shows of a room that we are not in, as our users see it: of version 12 on nothing that is not an event of
+    /// the room, signed by whom it says; of older ones also what servers have stripped already.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn seen_from_outside(&self, room: &Room, told: &[Box<RawValue>]) -> Result<Seen> {
+        let told = &told[..told.len().min(STATE_LEN_MAX)];
+        if !versions::room_id_is_create_hash(room.rules) {
+            return Ok(Seen { shown: told.iter().filter_map(|event| shown_outside(event)).collect(), is_whole: true });
+        }
+        let events = self.incoming.verified(room, told).await?;
+        let is_whole = events.len() == told.len() && events.iter().any(|event| event.is_create());
+        Ok(Seen { shown: events.iter().filter_map(|event| shown_outside(&event.to_federation())).collect(), is_whole })
+    }
+
+    /// The number of a room we are not in, for an invitation or knock of a user: that of the one before, if there was one.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn number_outside(&self, user: &UserId, room: &Room) -> Result<i64> {
+        let user_nid = self.cx.numbers.user(user).await?;
+        let before = invitations::one(&mut self.cx.store.read().await?, user_nid, room.id.as_str()).await?;
+        match before {
+            Some(before) if matches!(self.timeline.room_nid(&room.id).await, Err(Error::NotFound(_))) => {
+                Ok(before.room_nid)
+            }
+            _ => self.timeline.reserve_room(&room.id, room.rules).await,
+        }
+    }
+
+    async fn keep_invitation(
+        &self,
+        room: &Room,
+        user: &UserId,
+        event: &Pdu,
+        mut state: Vec<Box<RawValue>>,
+    ) -> Result<()> {
         state.push(stripped::<ruma::events::AnyStrippedStateEvent>(event).into_json());
         let user_nid = self.cx.numbers.user(user).await?;
         let invitation = Invitation {
             user_nid,
-            room_nid,
-            room_id: invite.room_id.to_string(),
+            room_nid: room.nid,
+            room_id: room.id.to_string(),
             membership: "invite".to_owned(),
             sender: event.sender.to_string(),
             event: event.json.to_string(),
@@ -99,8 +139,20 @@ impl Resident {
     }
 }
 
+/// What a server shows of a room from outside.
+pub(crate) struct Seen {
+    /// The events, stripped.
+    pub(crate) shown: Vec<Box<RawValue>>,
+    /// Whether all of it was as it must be, the create event among it.
+    is_whole: bool,
+}
+
+fn wrong(words: &str) -> Error {
+    Error::InvalidParam(words.to_owned())
+}
+
 /// One event of another server as the invited user sees it: type, state key, sender, content. Only what describes the room.
-pub(crate) fn shown_outside(event: &RawValue) -> Option<Box<RawValue>> {
+fn shown_outside(event: &RawValue) -> Option<Box<RawValue>> {
     #[derive(Deserialize, Serialize)]
     struct Stripped<'a> {
         #[serde(borrow)]

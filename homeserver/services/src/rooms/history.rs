@@ -252,6 +252,16 @@ impl Rooms {
         rendered.into_iter().next().ok_or_else(|| Error::internal("an event was not rendered"))
     }
 
+    /// A single event of any room.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an event one may not see.
+    pub async fn event_of_any(&self, user: &User, event_id: &EventId) -> Result<Box<RawValue>> {
+        let event = self.from.timeline.events.by_id(event_id).await?.ok_or(Error::NotFound("event"))?;
+        let now = self.from.timeline.now(event.room_nid).await?;
+        self.event(user, &now.room_id, event_id).await
+    }
+
     /// A point as a gap.
     pub(super) async fn gap(&self, now: &RoomNow, point: Point) -> Result<Place> {
         match point {
@@ -418,7 +428,7 @@ impl Rooms {
         Ok(nids)
     }
 
-    fn plain(&self, events: &[Arc<Stored>]) -> Result<Vec<Box<RawValue>>> {
+    pub(super) fn plain(&self, events: &[Arc<Stored>]) -> Result<Vec<Box<RawValue>>> {
         events.iter().map(|event| self.from.view.plain(event, RoomIdShown::Yes)).collect()
     }
 }

@@ -38,7 +38,7 @@ struct PresenceEvent<'a, C> {
 }
 
 /// A piece of account data as an event.
-pub(super) fn piece(kind: &str, body: &str) -> Result<Box<RawValue>> {
+pub(crate) fn piece(kind: &str, body: &str) -> Result<Box<RawValue>> {
     let content: &RawValue = serde_json::from_str(body).map_err(Error::internal)?;
     to_raw_value(&Piece { kind, content }).map_err(Error::internal)
 }

@@ -45,10 +45,10 @@ pub(super) struct Joined {
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<Events>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    state_after: Option<Events>,
+    pub(super) state_after: Option<Events>,
     #[serde(rename = "org.matrix.msc4222.state_after", skip_serializing_if = "Option::is_none")]
     unstable_state_after: Option<Events>,
-    timeline: Timeline,
+    pub(super) timeline: Timeline,
     ephemeral: Events,
     pub(super) account_data: Events,
     unread_notifications: unread::Counts,
@@ -62,16 +62,16 @@ pub(super) struct Left {
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<Events>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    state_after: Option<Events>,
+    pub(super) state_after: Option<Events>,
     #[serde(rename = "org.matrix.msc4222.state_after", skip_serializing_if = "Option::is_none")]
-    unstable_state_after: Option<Events>,
-    timeline: Timeline,
+    pub(super) unstable_state_after: Option<Events>,
+    pub(super) timeline: Timeline,
 }
 
 /// A room the user is invited to.
 #[derive(Debug, Serialize)]
 pub(super) struct Invited {
-    invite_state: Events,
+    pub(super) invite_state: Events,
 }
 
 /// A room the user asked to be let into.
@@ -81,11 +81,11 @@ pub(super) struct Knocked {
 }
 
 #[derive(Debug, Default, Serialize)]
-struct Timeline {
-    events: Vec<Box<RawValue>>,
+pub(super) struct Timeline {
+    pub(super) events: Vec<Box<RawValue>>,
     limited: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    prev_batch: Option<String>,
+    pub(super) prev_batch: Option<String>,
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -1,7 +1,8 @@
 //! How much of a room a user has not read.
 //!
 //! What notifies everybody is counted by the room's sequence: the room's count now, less the count at the user's read mark. What goes
-//! beyond (highlights, members with rules of their own) has rows. Each thread is a lane of its own. In a room whose plain messages
+//! beyond (highlights, members with rules of their own) has rows. What was redacted before it was read counts no more. Each thread
+//! is a lane of its own. In a room whose plain messages
 //! do not notify a user ([`Mode::counts_default`]) the rows alone count, and in a muted one nothing does.
 //!
 //! What was read once of a user's marks and rows is [`Memory`]: it holds until the user reads, writes, or something comes that is
@@ -13,6 +14,7 @@ use std::{
 };
 
 use quick_cache::sync::Cache;
+use room::event;
 use serde::Serialize;
 use storage::{
     timeline::flags,
@@ -123,7 +125,11 @@ fn holds(known: &Known, timeline: &Timeline, reader: &Reader<'_>, room_nid: i64)
         return false;
     }
     let is_plain = |e: &Arc<crate::timeline::cell::Recent>| {
-        e.thread_nid == 0 && e.flags & flags::EXCEPTIONS == 0 && e.event.pdu.sender != reader.user.user_id
+        let pdu = &e.event.pdu;
+        e.thread_nid == 0
+            && e.flags & flags::EXCEPTIONS == 0
+            && pdu.sender != reader.user.user_id
+            && pdu.kind != event::kind::REDACTION
     };
     timeline.recent_since(room_nid, known.at).is_some_and(|events| events.iter().all(is_plain))
 }
@@ -167,7 +173,13 @@ fn mode(modes: &HashMap<i64, Mode>, room_nid: i64) -> Mode {
 fn count_room(room: &RoomNow, rows: &[Row], mode: Mode) -> Unread {
     let marks = rows.iter().filter(|row| row.kind == kind::MARK);
     let marks: HashMap<i64, i64> = marks.map(|row| (row.thread_nid, row.number)).collect();
-    let marked = |thread_nid: i64| marks.get(&thread_nid).copied().unwrap_or(0);
+    let retracted = rows.iter().filter(|row| row.kind == kind::RETRACTED);
+    let retracted: HashMap<i64, i64> = retracted.map(|row| (row.thread_nid, row.number)).collect();
+    // Notifying events that count no more: read, or redacted since.
+    let marked = |thread_nid: i64| {
+        let of = |lanes: &HashMap<i64, i64>| lanes.get(&thread_nid).copied().unwrap_or(0);
+        of(&marks) + of(&retracted)
+    };
     let mut unread = Unread::default();
     if mode.counts_default() {
         unread.main.notification_count = room.notify_seq - marked(0);

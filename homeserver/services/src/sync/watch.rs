@@ -134,6 +134,8 @@ pub struct Watch {
     unclear: Arc<Mutex<BTreeMap<i64, usize>>>,
     /// The position heard last: whoever is watched from now on hears all after it.
     heard: Arc<AtomicI64>,
+    /// Rings at every change, for those who follow a room they are not in.
+    told: Arc<Bell>,
     from: i64,
 }
 
@@ -175,6 +177,7 @@ impl Watch {
             receipts: Arc::default(),
             unclear: Arc::default(),
             heard: Arc::new(AtomicI64::new(from)),
+            told: Arc::default(),
             from,
         };
         let listener = watch.clone();
@@ -297,6 +300,17 @@ impl Watch {
         since < self.from || rooms.iter().any(|nid| positions.get(nid).is_some_and(|pos| *pos > since))
     }
 
+    /// Ends at the next change, whomever it concerns.
+    pub fn told(&self) -> tokio::sync::futures::Notified<'_> {
+        self.told.notified()
+    }
+
+    /// The position heard last.
+    #[must_use]
+    pub fn heard(&self) -> i64 {
+        self.heard.load(Ordering::Acquire)
+    }
+
     fn hear(&self, change: &Change) {
         // Before anybody is looked for: who is not found now begins to watch after this.
         self.heard.fetch_max(change.last, Ordering::AcqRel);
@@ -328,6 +342,7 @@ impl Watch {
                 entry.bump(pos);
             });
         }
+        self.told.notify_waiters();
         if !change.device_users.is_empty() {
             let (watch, users, pos) = (self.clone(), change.device_users.clone(), change.last);
             let unclear = Unclear::begin(self, pos);

@@ -84,7 +84,8 @@ impl Timeline {
                 readers.insert(at, nid);
             }
         }
-        if pdu.is_create() {
+        // What was redacted before it came says nothing to anybody.
+        if pdu.is_create() || event.has(storage::events::flags::REDACTED) {
             return Ok(Notified::default());
         }
         let facts = self.push_facts(now, event).await?;

@@ -18,6 +18,7 @@ use storage::{
     rooms::{self, Advance, Head},
     states::{self, NewState},
     timeline::{self, NewRow, PushItem, ReadMark, StateChange},
+    unread,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -325,6 +326,7 @@ async fn write(tx: &mut Tx, batch: &[Item]) -> Result<()> {
         for event in &effects.redacted {
             events::set_body(tx, event.nid, event.flags, event.pdu.json.as_bytes()).await?;
             relations::remove_child(tx, event.nid).await?;
+            unread::retract(tx, event.nid).await?;
         }
         for event_id in &effects.missing {
             let depth = i64::try_from(item.event.pdu.depth).unwrap_or(i64::MAX);

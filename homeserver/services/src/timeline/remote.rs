@@ -361,6 +361,17 @@ impl Timeline {
         self.store_state(room_nid, &Snapshot::empty(), entries.into_iter().collect()).await
     }
 
+    /// The state that follows another by one state event, stored as a snapshot.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn snapshot_with(&self, room_nid: i64, before: &Arc<Snapshot>, event: &Stored) -> Result<Arc<Snapshot>> {
+        let Some(key) = &event.pdu.state_key else { return Ok(Arc::clone(before)) };
+        let key = self.cx.numbers.state_key(&event.pdu.kind, key).await?;
+        let change = Layer::one(StateKeyNumber(unsigned(key)), EventNumber(unsigned(event.nid)));
+        self.store_state(room_nid, before, before.state.apply(&change)).await
+    }
+
     /// Store a state as the successor of another.
     async fn store_state(&self, room_nid: i64, before: &Arc<Snapshot>, state: State) -> Result<Arc<Snapshot>> {
         let change = before.state.diff(&state);

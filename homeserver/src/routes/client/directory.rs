@@ -2,6 +2,7 @@
 
 use ruma::api::client::{
     alias::{create_alias::v3 as put_alias, delete_alias::v3 as delete_alias, get_alias::v3 as get_alias},
+    appservice::set_room_visibility::v3 as put_network_list,
     directory::{get_room_visibility::v3 as get_list, set_room_visibility::v3 as put_list},
     room::Visibility,
 };
@@ -42,11 +43,27 @@ pub async fn get_list(services: Services, call: Call<get_list::Request>) -> Repl
 
 /// `PUT …/list/room/{roomId}`: put a room on the list, or take it off.
 pub async fn put_list(services: Services, call: Call<put_list::Request>) -> Reply<put_list::Response> {
-    let is_listed = match call.request.visibility {
-        Visibility::Public => true,
-        Visibility::Private => false,
-        _ => return Err(ApiError::invalid_param("visibility is public or private")),
-    };
+    let is_listed = is_listed(&call.request.visibility)?;
     services.directory.list(&call.caller, &call.request.room_id, is_listed).await?;
     Ok(put_list::Response::new())
+}
+
+/// `PUT …/list/appservice/{networkId}/{roomId}`: the same, on the list of a network that the caller joins to this one.
+///
+/// Spec: Application Service API, "Application service room directory management".
+pub async fn put_network(
+    services: Services,
+    call: Call<put_network_list::Request>,
+) -> Reply<put_network_list::Response> {
+    let put_network_list::Request { network_id, room_id, visibility, .. } = call.request;
+    services.directory.list_in_network(&call.caller, &network_id, &room_id, is_listed(&visibility)?).await?;
+    Ok(put_network_list::Response::new())
+}
+
+fn is_listed(visibility: &Visibility) -> Reply<bool> {
+    match visibility {
+        Visibility::Public => Ok(true),
+        Visibility::Private => Ok(false),
+        _ => Err(ApiError::invalid_param("visibility is public or private")),
+    }
 }

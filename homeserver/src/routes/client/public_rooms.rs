@@ -4,8 +4,14 @@ use axum::{
     Json,
     response::{IntoResponse as _, Response},
 };
-use ruma::api::client::directory::{get_public_rooms::v3 as get_all, get_public_rooms_filtered::v3 as get_some};
-use services::{Services, directory::Query};
+use ruma::{
+    api::client::directory::{get_public_rooms::v3 as get_all, get_public_rooms_filtered::v3 as get_some},
+    directory::RoomNetwork,
+};
+use services::{
+    Services,
+    directory::{Query, networks::Network},
+};
 
 use crate::routes::call::{Call, Reply};
 
@@ -20,12 +26,17 @@ pub async fn get(services: Services, call: Call<get_all::Request>) -> Reply<Resp
 
 /// `POST`: the same, of rooms in which something is found.
 pub async fn post(services: Services, call: Call<get_some::Request>) -> Reply<Response> {
-    let get_some::Request { limit, since, server, filter, .. } = call.request;
+    let get_some::Request { limit, since, server, filter, room_network, .. } = call.request;
     let query = Query {
         since,
         limit: limit.map(len),
         term: filter.generic_search_term,
         kinds: filter.room_types.iter().map(|kind| kind.as_str().map(str::to_owned)).collect(),
+        network: match room_network {
+            RoomNetwork::All => Network::All,
+            RoomNetwork::ThirdParty(instance) => Network::Instance(instance),
+            _ => Network::Own,
+        },
     };
     Ok(Json(services.directory.public_rooms(server.as_deref(), &query).await?).into_response())
 }

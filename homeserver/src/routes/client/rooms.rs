@@ -6,6 +6,7 @@ pub mod context;
 pub mod event;
 pub mod forget;
 pub mod hierarchy;
+pub mod initial_sync;
 pub mod invite;
 pub mod join;
 pub mod joined_members;
@@ -83,8 +84,12 @@ pub(super) fn member_content(body: &[u8]) -> Reply<Extra> {
 
 /// What was said about events, and what stands around the room.
 fn reading(endpoints: Endpoints) -> Endpoints {
-    use ruma::api::client::{relations as of, space};
+    use ruma::api::client::{peeking, relations as of, space};
     endpoints
+        .raw::<peeking::get_current_state::v3::Request, _, _>(
+            initial_sync::get,
+            "homeserver::routes::client::rooms::initial_sync::get",
+        )
         .endpoint(aliases::get)
         .endpoint(timestamp_to_event::get)
         .raw::<of::get_relating_events::v1::Request, _, _>(

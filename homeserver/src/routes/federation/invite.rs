@@ -1,9 +1,17 @@
-//! `/_matrix/federation/v2/invite/{roomId}/{eventId}`
-//!
-//! Version 1 of this endpoint is for rooms of versions 1 and 2, which we do not take part in.
+//! `/_matrix/federation/v2/invite/{roomId}/{eventId}`, and version 1 of it.
 
-use ruma::api::federation::membership::{RawStrippedState, create_invite::v2 as invite};
-use services::{Services, resident::Invite};
+use ruma::{
+    RoomVersionId,
+    api::federation::membership::{
+        RawStrippedState,
+        create_invite::{v1 as invite_v1, v2 as invite},
+    },
+};
+use services::{
+    Services,
+    error::{Code, Error},
+    resident::Invite,
+};
 
 use crate::routes::{
     call::{Call, Reply},
@@ -23,4 +31,9 @@ pub async fn put(services: Services, call: Call<invite::Request>) -> Reply<invit
     };
     let signed = services.resident.invite(&call.caller.server, invite).await?;
     Ok(invite::Response::new(signed))
+}
+
+/// `PUT` of version 1, which is for rooms of versions 1 and 2 alone: we take part in none of them.
+pub async fn put_v1(_: Services, _: Call<invite_v1::Request>) -> Reply<invite_v1::Response> {
+    Err(Error::Specific(Code::IncompatibleRoomVersion, RoomVersionId::V1.to_string()).into())
 }

@@ -26,6 +26,7 @@ pub async fn post(services: Services, call: Call<get_some::Request>) -> Reply<Re
         limit: limit.map(len),
         term: filter.generic_search_term,
         kinds: filter.room_types.iter().map(|kind| kind.as_str().map(str::to_owned)).collect(),
+        ..Query::default()
     };
     Ok(Json(services.directory.own_public_rooms(&query).await?).into_response())
 }

@@ -1,6 +1,9 @@
 //! `/_matrix/federation/v1/query/…`
 
-use ruma::api::federation::query::{get_profile_information::v1 as profile, get_room_information::v1 as directory};
+use axum::http::StatusCode;
+use ruma::api::federation::query::{
+    get_custom_information::v1 as custom, get_profile_information::v1 as profile, get_room_information::v1 as directory,
+};
 use services::Services;
 
 use crate::routes::{
@@ -24,4 +27,9 @@ pub async fn get_profile(services: Services, call: Call<profile::Request>) -> Re
         return Err(ApiError::not_found("the profile has no such field"));
     }
     Ok(fields)
+}
+
+/// `GET {queryType}`: there are no other queries that we answer.
+pub async fn get(_: Services, _: Call<custom::Request>) -> Reply<custom::Response> {
+    Err(ApiError::unrecognized(StatusCode::NOT_FOUND))
 }

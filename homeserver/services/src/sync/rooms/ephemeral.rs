@@ -31,7 +31,7 @@ struct TypingContent {
 
 impl Answer<'_> {
     /// Receipts and typing of all rooms.
-    pub(super) async fn ephemeral(
+    pub(in crate::sync) async fn ephemeral(
         &self,
         nows: &BTreeMap<i64, Arc<RoomNow>>,
         since: Option<Token>,
