@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fixture::{Client, TestServer, settings},
-    pair::{Lossy, Place, in_time},
+    pair::{Lossy, Place, catch_up, in_time},
 };
 
 /// Every so manieth message between instances is lost.
@@ -117,6 +117,9 @@ async fn waiting_syncs_get_everything_though_every_tenth_message_between_instanc
     let users = [alice[0].user_id.clone(), bob[0].user_id.clone()];
     let devices: Vec<Client> = alice.iter().chain(&bob).cloned().collect();
 
+    for instance in &instances {
+        catch_up(instance).await;
+    }
     let mut following = Vec::new();
     for device in &devices {
         following.push(tokio::spawn(follow(device.clone(), device.sync_token().await, room_id.clone())));

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fixture::{Client, TestServer, settings},
-    pair::{Lossy, Place, in_time, until},
+    pair::{Lossy, Place, catch_up, in_time, until},
 };
 
 /// Two instances, Alice and Bob who speak to the first, Bob's device as it speaks to the second, and a room of theirs.
@@ -37,6 +37,7 @@ impl Scene {
         let [alice, bob] = one.users(["alice", "bob"]).await;
         let room_id = room_of(&[&alice, &bob]).await;
         let bob_there = at(&two, &bob);
+        catch_up(&two).await;
         Self { place, one, two, alice, bob, bob_there, room_id }
     }
 }

@@ -123,6 +123,11 @@ pub(crate) async fn until<F: Future<Output = bool>>(instance: &TestServer, what:
     assert!(waited.await.is_ok(), "the instance never saw that {what}");
 }
 
+/// `instance` knows all that was done so far: a sync token that it gives out now is not older.
+pub(crate) async fn catch_up(instance: &TestServer) {
+    instance.context.notify.repair().await.unwrap();
+}
+
 /// `work`, which must end.
 pub(crate) async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(WAIT_MAX, work).await.unwrap_or_else(|_| panic!("{what} did not happen"))
