@@ -1,5 +1,6 @@
 //! An instance that is cut off from Valkey, or a Valkey that restarts: nothing wrong is believed meanwhile, and it heals by itself.
 
+use ruma::server_name;
 use serde_json::json;
 use services::{
     error::Error,
@@ -7,7 +8,7 @@ use services::{
 };
 
 use crate::{
-    fixture::{PASSWORD, settings},
+    fixture::{PASSWORD, TestServer, settings},
     hop::Hop,
     moving::{at, room_of, say, sync},
     pair::{Place, in_time, until},
@@ -39,6 +40,37 @@ async fn a_token_that_ends_while_an_instance_is_cut_off_is_not_good_there() {
     hop.mend();
     until(&two, "it hears itself again", async || two.context.notify.hears_others()).await;
     assert_eq!(alice_there.get(WHOAMI).await.refusal(), (401, "M_UNKNOWN_TOKEN".to_owned()));
+}
+
+#[tokio::test]
+async fn another_server_that_answers_again_while_an_instance_is_cut_off_is_asked_by_it_again() {
+    let place = Place::fresh().await;
+    let hop = Hop::to(&place.valkey_url).await;
+    let one = place.instance().await;
+    let two = place.instance_with(&hop.url, settings(), |bus| Box::new(bus)).await;
+    let elsewhere = server_name!("elsewhere.example.org");
+    let health = |instance: &TestServer| instance.services.federation.client().health().clone();
+    // It is read anew after it was heard of, so no bell rings when it is known.
+    let knows = async |fails: bool| {
+        while health(&two).of(elsewhere).is_some() != fails {
+            tokio::task::yield_now().await;
+        }
+    };
+    until(&two, "it hears the other", async || two.context.notify.hears_others()).await;
+    health(&one).failed(elsewhere).await;
+    in_time("word of the failure", knows(true)).await;
+
+    hop.cut();
+    health(&one).succeeded(elsewhere).await;
+    in_time("silence", async {
+        while two.context.notify.hears_others() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    hop.mend();
+
+    in_time("the end of the failure", knows(false)).await;
 }
 
 #[tokio::test]

@@ -60,16 +60,8 @@ impl Health {
     /// # Errors
     /// The database's.
     pub async fn load(cx: Context) -> Result<Self> {
-        let mut failing = HashMap::new();
-        for row in destinations::failing(&mut cx.store.read().await?).await? {
-            if failing.len() >= FAILING_MAX {
-                break;
-            }
-            if let Ok(server) = OwnedServerName::try_from(row.server.as_str()) {
-                failing.insert(server, Failing::from(&row));
-            }
-        }
-        let health = Self { cx, failing: Arc::new(Mutex::new(failing)), recovered: watch::Sender::new(0) };
+        let health = Self { cx, failing: Arc::default(), recovered: watch::Sender::new(0) };
+        health.reload_all().await?;
         if !health.cx.store.is_embedded() {
             health.listen();
         }
@@ -81,19 +73,49 @@ impl Health {
         let weak = Arc::downgrade(&self.failing);
         let (cx, recovered) = (self.cx.clone(), self.recovered.clone());
         self.cx.notify.on_whisper(move |whisper| {
-            if let Whisper::Forget(family, server) = whisper
-                && family == FORGET_HEALTH
-                && let Some(failing) = weak.upgrade()
-                && let Ok(server) = OwnedServerName::try_from(server.as_str())
-            {
-                let health = Self { cx: cx.clone(), failing, recovered: recovered.clone() };
-                tokio::spawn(async move {
-                    if let Err(error) = health.reload(&server).await {
-                        tracing::warn!(%server, %error, "the health of a destination cannot be read");
+            let one = match whisper {
+                Whisper::Forget(family, server) if family == FORGET_HEALTH => {
+                    match OwnedServerName::try_from(&**server) {
+                        Ok(server) => Some(server),
+                        Err(_) => return,
                     }
-                });
-            }
+                }
+                Whisper::Missed => None,
+                _ => return,
+            };
+            let Some(failing) = weak.upgrade() else { return };
+            let health = Self { cx: cx.clone(), failing, recovered: recovered.clone() };
+            tokio::spawn(async move {
+                let read = match &one {
+                    Some(server) => health.reload(server).await,
+                    None => health.reload_all().await,
+                };
+                if let Err(error) = read {
+                    tracing::warn!(%error, "the health of destinations cannot be read");
+                }
+            });
         });
+    }
+
+    /// Read anew who fails.
+    async fn reload_all(&self) -> Result<()> {
+        let mut failing = HashMap::new();
+        for row in destinations::failing(&mut self.cx.store.read().await?).await? {
+            if failing.len() >= FAILING_MAX {
+                break;
+            }
+            if let Ok(server) = OwnedServerName::try_from(row.server.as_str()) {
+                failing.insert(server, Failing::from(&row));
+            }
+        }
+        let mut all = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_recovered = all.keys().any(|server| !failing.contains_key(server));
+        *all = failing;
+        drop(all);
+        if has_recovered {
+            self.recovered.send_modify(|count| *count += 1);
+        }
+        Ok(())
     }
 
     /// Read anew how reaching `server` goes.
