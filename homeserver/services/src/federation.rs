@@ -18,11 +18,11 @@ pub mod discovery;
 pub mod health;
 pub mod keys;
 pub mod queue;
-pub mod remote_directory;
-pub mod remote_keys;
-pub mod remote_media;
-pub mod remote_profiles;
-pub mod remote_spaces;
+mod remote_directory;
+mod remote_keys;
+mod remote_media;
+mod remote_profiles;
+mod remote_spaces;
 
 pub use crate::signing;
 

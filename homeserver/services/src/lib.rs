@@ -187,11 +187,10 @@ impl Services {
         let outgoing = outgoing::Outgoing::new(&settings.federation.outgoing)?;
         let doorbell = federation::queue::Doorbell::new(cx.notify.clone(), settings.federation.is_enabled);
         let federation = federation::Federation::start(cx.clone(), settings.federation, outgoing.clone()).await?;
-        let asking = federation::remote_keys::Asking::new(federation.client().clone());
-        let keys = keys::Keys::new(cx.clone(), settings.keys, Arc::new(asking));
+        let others = Arc::new(federation.client().clone());
+        let keys = keys::Keys::new(cx.clone(), settings.keys, others.clone());
         let devices = devices::Devices::start(cx.clone(), accounts.tokens.clone(), keys.clone());
-        let asking = federation::remote_profiles::Asking::new(federation.client().clone());
-        let profiles = profiles::Profiles::new(cx.clone(), Arc::new(asking));
+        let profiles = profiles::Profiles::new(cx.clone(), others.clone());
         let account_data = account_data::AccountData::new(cx.clone());
         let filters = filters::Filters::new(cx.clone());
         let key_backup = key_backup::KeyBackup::new(cx.clone());
@@ -199,8 +198,7 @@ impl Services {
         let presence = presence::Presence::new(cx.clone(), settings.presence);
         let receipts = receipts::Receipts::new(cx.clone());
         let typing = typing::Typing::new(cx.clone());
-        let asking = federation::remote_media::Asking::new(federation.client().clone());
-        let media = media::Media::start(cx.clone(), settings.media, Arc::new(asking)).await?;
+        let media = media::Media::start(cx.clone(), settings.media, others.clone()).await?;
         let push_rules = push_rules::Rules::new(cx.clone());
         let timeline = timeline::Timeline::start(cx.clone(), push_rules.clone());
         let told = federation::queue::Sources {
@@ -238,11 +236,14 @@ impl Services {
         let reading = reading::Reading::new(cx.clone(), timeline.clone(), ignored.clone(), registry);
         let relations =
             relations::Relations::new(cx.clone(), timeline.clone(), view.clone(), reading.clone(), incoming.clone());
-        let asking = Arc::new(federation::remote_directory::Asking::new(federation.client().clone()));
-        let directory =
-            directory::Directory::new(cx.clone(), timeline.clone(), reading.clone(), appservices.clone(), asking);
-        let asking = federation::remote_spaces::Asking::new(federation.client().clone());
-        let spaces = spaces::Spaces::new(cx.clone(), timeline.clone(), Arc::new(asking));
+        let directory = directory::Directory::new(
+            cx.clone(),
+            timeline.clone(),
+            reading.clone(),
+            appservices.clone(),
+            others.clone(),
+        );
+        let spaces = spaces::Spaces::new(cx.clone(), timeline.clone(), others);
         let search = search::Search::new(cx.clone(), timeline.clone(), view.clone(), reading.clone());
         let user_directory = user_directory::UserDirectory::new(cx.clone(), timeline.clone());
         let reports = reports::Reports::new(cx.clone(), timeline.clone(), reading.clone());

@@ -19,25 +19,11 @@ use crate::{
 /// Servers taken from one answer.
 const SERVERS_MAX: usize = 50;
 
-/// The way to other servers' directories.
-#[derive(Debug, Clone)]
-pub struct Asking {
-    client: Client,
-}
-
-impl Asking {
-    /// Over `client`.
-    #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { client }
-    }
-}
-
-impl RemoteDirectory for Asking {
+impl RemoteDirectory for Client {
     fn resolve<'a>(&'a self, alias: &'a RoomAliasId) -> BoxFuture<'a, Result<(OwnedRoomId, Vec<OwnedServerName>)>> {
         Box::pin(async move {
             let request = alias_query::Request::new(alias.to_owned());
-            match self.client.send(alias.server_name(), request, Terms::BRIEF.at_once()).await {
+            match self.send(alias.server_name(), request, Terms::BRIEF.at_once()).await {
                 Ok(mut answer) => {
                     answer.servers.truncate(SERVERS_MAX);
                     Ok((answer.room_id, answer.servers))
@@ -54,14 +40,14 @@ impl RemoteDirectory for Asking {
             if query.term.is_none() && query.kinds.is_empty() {
                 let mut request = all_rooms::Request::new();
                 (request.limit, request.since) = (limit, query.since.clone());
-                return self.client.read(server, request, Terms::BRIEF.at_once()).await;
+                return self.read(server, request, Terms::BRIEF.at_once()).await;
             }
             let mut request = some_rooms::Request::new();
             (request.limit, request.since) = (limit, query.since.clone());
             request.filter = Filter::new();
             request.filter.generic_search_term.clone_from(&query.term);
             request.filter.room_types = query.kinds.iter().cloned().map(RoomTypeFilter::from).collect();
-            self.client.read(server, request, Terms::BRIEF.at_once()).await
+            self.read(server, request, Terms::BRIEF.at_once()).await
         })
     }
 }

@@ -15,24 +15,10 @@ use crate::{
     keys::{ClaimedKeys, Claims, DeviceList, ListedDevice, UsersKeys, Wanted, remote::RemoteKeys},
 };
 
-/// The way to other servers' keys.
-#[derive(Debug, Clone)]
-pub struct Asking {
-    client: Client,
-}
-
-impl Asking {
-    /// Over `client`.
-    #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { client }
-    }
-}
-
-impl RemoteKeys for Asking {
+impl RemoteKeys for Client {
     fn query<'a>(&'a self, server: &'a ServerName, wanted: Wanted) -> BoxFuture<'a, Result<UsersKeys>> {
         Box::pin(async move {
-            let answer = self.client.send(server, get_keys::v1::Request::new(wanted), Terms::BRIEF).await?;
+            let answer = self.send(server, get_keys::v1::Request::new(wanted), Terms::BRIEF).await?;
             Ok(UsersKeys {
                 devices: answer.device_keys,
                 master: answer.master_keys,
@@ -44,7 +30,7 @@ impl RemoteKeys for Asking {
 
     fn claim<'a>(&'a self, server: &'a ServerName, wanted: Claims) -> BoxFuture<'a, Result<ClaimedKeys>> {
         Box::pin(async move {
-            let answer = self.client.send(server, claim_keys::v1::Request::new(wanted), Terms::BRIEF).await?;
+            let answer = self.send(server, claim_keys::v1::Request::new(wanted), Terms::BRIEF).await?;
             Ok(ClaimedKeys { keys: answer.one_time_keys, ..ClaimedKeys::default() })
         })
     }
@@ -53,7 +39,7 @@ impl RemoteKeys for Asking {
         Box::pin(async move {
             let server = user_id.server_name();
             let request = get_devices::v1::Request::new(user_id.to_owned());
-            let answer = self.client.send(server, request, Terms::BRIEF).await?;
+            let answer = self.send(server, request, Terms::BRIEF).await?;
             if answer.user_id != user_id {
                 return Err(failure(server, "it gave the devices of another user"));
             }

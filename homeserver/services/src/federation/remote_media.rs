@@ -11,21 +11,7 @@ use crate::{
     media::remote::{Answer, RemoteMedia},
 };
 
-/// The way to other servers' media.
-#[derive(Debug, Clone)]
-pub struct Asking {
-    client: Client,
-}
-
-impl Asking {
-    /// Over `client`.
-    #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { client }
-    }
-}
-
-impl RemoteMedia for Asking {
+impl RemoteMedia for Client {
     fn download<'a>(
         &'a self,
         server: &'a ServerName,
@@ -35,7 +21,7 @@ impl RemoteMedia for Asking {
         Box::pin(async move {
             let mut request = download::Request::new(media_id.to_owned());
             request.timeout_ms = timeout;
-            match self.client.stream_signed(server, request, timeout).await {
+            match self.stream_signed(server, request, timeout).await {
                 Ok(streamed) => Ok(answer(streamed)),
                 // A server that does not know the endpoint says so, in whatever words; older ones only know the older endpoint.
                 Err(Error::Remote { status: Some(400 | 404), matrix, .. })
@@ -48,7 +34,7 @@ impl RemoteMedia for Asking {
                         .extend([server.as_str(), media_id]);
                     path.set_query(Some("allow_remote=false"));
                     let path = &path[url::Position::BeforePath..];
-                    Ok(answer(self.client.stream_open(server, path, timeout).await?))
+                    Ok(answer(self.stream_open(server, path, timeout).await?))
                 }
                 Err(error) => Err(error),
             }
@@ -58,7 +44,7 @@ impl RemoteMedia for Asking {
     fn at<'a>(&'a self, server: &'a ServerName, url: &'a str, timeout: Duration) -> BoxFuture<'a, Result<Answer>> {
         Box::pin(async move {
             let url = url::Url::parse(url).map_err(|error| failure(server, format!("it points nowhere: {error}")))?;
-            Ok(answer(self.client.stream_at(server, url, timeout).await?))
+            Ok(answer(self.stream_at(server, url, timeout).await?))
         })
     }
 }

@@ -12,26 +12,12 @@ use crate::{
 /// Fields of a profile.
 const FIELDS_MAX: usize = 100;
 
-/// The way to other servers' profiles.
-#[derive(Debug, Clone)]
-pub struct Asking {
-    client: Client,
-}
-
-impl Asking {
-    /// Over `client`.
-    #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { client }
-    }
-}
-
-impl RemoteProfiles for Asking {
+impl RemoteProfiles for Client {
     fn get<'a>(&'a self, user: &'a UserId, field: Option<&'a str>) -> BoxFuture<'a, Result<Profile>> {
         Box::pin(async move {
             let mut request = query::Request::new(user.to_owned());
             request.field = field.map(Into::into);
-            match self.client.send(user.server_name(), request, Terms::BRIEF).await {
+            match self.send(user.server_name(), request, Terms::BRIEF).await {
                 Ok(answer) => {
                     Ok(answer.iter().take(FIELDS_MAX).map(|(name, value)| (name.clone(), value.clone())).collect())
                 }

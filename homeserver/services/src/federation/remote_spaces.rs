@@ -9,21 +9,7 @@ use crate::{
     spaces::{Neighbourhood, RemoteSpaces},
 };
 
-/// The way to other servers' spaces.
-#[derive(Debug, Clone)]
-pub struct Asking {
-    client: Client,
-}
-
-impl Asking {
-    /// Over `client`.
-    #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { client }
-    }
-}
-
-impl RemoteSpaces for Asking {
+impl RemoteSpaces for Client {
     fn neighbourhood<'a>(
         &'a self,
         room_id: &'a RoomId,
@@ -34,7 +20,7 @@ impl RemoteSpaces for Asking {
             for server in via {
                 let mut request = hierarchy::Request::new(room_id.to_owned());
                 request.suggested_only = suggested_only;
-                match self.client.read(server, request, Terms::BRIEF).await {
+                match self.read(server, request, Terms::BRIEF).await {
                     Ok(found) => return Ok(Some(found)),
                     // The next one may know it.
                     Err(Error::Remote { .. }) => {}
