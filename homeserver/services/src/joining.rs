@@ -40,7 +40,7 @@ use crate::{
     incoming::{How, Incoming, Room, Taken, retracted::version_of},
     notify::Change,
     one_at_a_time::OneAtATime,
-    resident::Resident,
+    resident::{AUTHORISED_VIA, Resident},
     timeline::{Timeline, now::RoomNow},
 };
 
@@ -160,7 +160,7 @@ impl Joining {
         let mut content = content.clone();
         // Who lets the user into a restricted room is for the resident server to say.
         if let Some(authoriser) = authoriser_of(&prepared.event) {
-            content.insert("join_authorised_via_users_server".to_owned(), authoriser.into());
+            content.insert(AUTHORISED_VIA.to_owned(), authoriser.into());
         }
         let join = self.complete(&prepared, user, room_id, MembershipState::Join, content)?;
 

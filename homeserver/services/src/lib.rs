@@ -275,8 +275,7 @@ impl Services {
         let sync = sync::Sync::start(cx.clone(), sources);
         let outlet = push::gateway::outlet::HttpOutlet::new(outgoing)?;
         let unread = Arc::new(sync.clone());
-        let push_gateway =
-            push::gateway::Gateway::new(cx.clone(), push_rules.clone(), timeline.clone(), unread, Arc::new(outlet));
+        let push_gateway = push::gateway::Gateway::new(cx.clone(), timeline.clone(), unread, Arc::new(outlet));
         push_gateway.run();
         let turn = turn::Turn::new(cx.clone(), settings.turn);
         let welcome = welcome::Welcome::new(cx.clone(), accounts.clone());

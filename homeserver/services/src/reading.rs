@@ -8,7 +8,7 @@
 //! Not here: the rule itself (`room::visibility`), how events are shown ([`crate::view`]).
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -157,6 +157,14 @@ impl Reading {
         let found = found.filter(|event| event.room_nid == access.now.nid && event.is_visible());
         let found = self.visible(access, found.into_iter().collect()).await?.pop();
         found.ok_or(Error::NotFound("event"))
+    }
+
+    /// The numbers of those of `events` the reader may see; as [`Reading::visible`].
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn visible_nids(&self, access: &Access, events: Vec<Arc<Stored>>) -> Result<HashSet<i64>> {
+        Ok(self.visible(access, events).await?.iter().map(|event| event.nid).collect())
     }
 
     /// Those of `events` the reader may see, in their order. All are of the room the access is for.

@@ -28,7 +28,7 @@ use storage::events::flags;
 pub use self::{
     history::Nearest,
     invited::Invite,
-    memberships::{Entered, Template},
+    memberships::{AUTHORISED_VIA, Entered, Template},
 };
 use crate::{
     Context, Error, Result,

@@ -222,10 +222,7 @@ impl Sync {
         let entry = self.watch.user(request.user.nid);
         let deadline = tokio::time::Instant::now() + request.timeout.min(TIMEOUT_MAX);
         let mut since = request.since;
-        if since.is_some_and(|s| s.pos > self.cx.notify.stable()) {
-            // The token is of an instance that has heard more than this one.
-            self.cx.notify.repair().await?;
-        }
+        self.catch_up_with(since).await?;
         loop {
             // Listen before looking: what comes in between rings.
             let rung = entry.rung();
@@ -249,6 +246,14 @@ impl Sync {
                 () = tokio::time::sleep_until(deadline) => {}
             }
         }
+    }
+
+    /// Hear what the instance had heard that gave out this token, if that is more than this one has.
+    async fn catch_up_with(&self, since: Option<Token>) -> Result<()> {
+        if since.is_some_and(|s| s.pos > self.cx.notify.stable()) {
+            self.cx.notify.repair().await?;
+        }
+        Ok(())
     }
 
     async fn answer(

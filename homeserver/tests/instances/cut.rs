@@ -11,7 +11,7 @@ use crate::{
     fixture::{PASSWORD, TestServer, settings},
     hop::Hop,
     moving::{at, room_of, say, sync},
-    pair::{Place, in_time, until},
+    pair::{Place, becomes, in_time, until},
 };
 
 const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
@@ -31,12 +31,7 @@ async fn a_token_that_ends_while_an_instance_is_cut_off_is_not_good_there() {
     alice.post("/_matrix/client/v3/logout", json!({})).await.ok();
 
     // Cut off or not: sooner or later the instance knows that it is deaf, or has heard that it missed something.
-    in_time("the end of the token", async {
-        while alice_there.get(WHOAMI).await.status() == 200 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    becomes("the end of the token", async || alice_there.get(WHOAMI).await.status() != 200).await;
     hop.mend();
     until(&two, "it hears itself again", async || two.context.notify.hears_others()).await;
     assert_eq!(alice_there.get(WHOAMI).await.refusal(), (401, "M_UNKNOWN_TOKEN".to_owned()));
@@ -50,27 +45,18 @@ async fn another_server_that_answers_again_while_an_instance_is_cut_off_is_asked
     let two = place.instance_with(&hop.url, settings(), |bus| Box::new(bus)).await;
     let elsewhere = server_name!("elsewhere.example.org");
     let health = |instance: &TestServer| instance.services.federation.client().health().clone();
-    // It is read anew after it was heard of, so no bell rings when it is known.
-    let knows = async |fails: bool| {
-        while health(&two).of(elsewhere).is_some() != fails {
-            tokio::task::yield_now().await;
-        }
-    };
+    let knows = async || health(&two).of(elsewhere).is_some();
     until(&two, "it hears the other", async || two.context.notify.hears_others()).await;
     health(&one).failed(elsewhere).await;
-    in_time("word of the failure", knows(true)).await;
+    // It is read anew after it was heard of, so no bell rings when it is known.
+    becomes("word of the failure", knows).await;
 
     hop.cut();
     health(&one).succeeded(elsewhere).await;
-    in_time("silence", async {
-        while two.context.notify.hears_others() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    becomes("silence", async || !two.context.notify.hears_others()).await;
     hop.mend();
 
-    in_time("the end of the failure", knows(false)).await;
+    becomes("the end of the failure", async || !knows().await).await;
 }
 
 #[tokio::test]

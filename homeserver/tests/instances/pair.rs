@@ -123,6 +123,16 @@ pub(crate) async fn until<F: Future<Output = bool>>(instance: &TestServer, what:
     assert!(waited.await.is_ok(), "the instance never saw that {what}");
 }
 
+/// Wait for what no bell rings at.
+pub(crate) async fn becomes(what: &str, holds: impl AsyncFn() -> bool) {
+    let becoming = async {
+        while !holds().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time(what, becoming).await;
+}
+
 /// `instance` knows all that was done so far: a sync token that it gives out now is not older.
 pub(crate) async fn catch_up(instance: &TestServer) {
     instance.context.notify.repair().await.unwrap();

@@ -11,6 +11,26 @@ use crate::{
 /// Counts of each thread apart.
 const BY_THREAD: &str = "filter=%7B%22room%22:%7B%22timeline%22:%7B%22unread_thread_notifications%22:true%7D%7D%7D";
 
+/// Two who are in a room, in which the first said something.
+struct Scene {
+    _server: TestServer,
+    alice: Client,
+    bob: Client,
+    room_id: String,
+    root: String,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let server = TestServer::start().await;
+        let [alice, bob] = server.users(["alice", "bob"]).await;
+        let room_id = room(&alice, json!({ "preset": "public_chat" })).await;
+        act(&bob, &room_id, "join", json!({})).await;
+        let root = say(&alice, &room_id, "root").await;
+        Self { _server: server, alice, bob, room_id, root }
+    }
+}
+
 /// Something about another event.
 fn about(words: &str, rel_type: &str, event_id: &str) -> Value {
     let relation = json!({ "rel_type": rel_type, "event_id": event_id });
@@ -32,11 +52,7 @@ async fn unread(user: &Client, room_id: &str, root: &str) -> (i64, i64) {
 
 #[tokio::test]
 async fn a_thread_may_be_read_up_to_an_event_that_speaks_about_its_root() {
-    let server = TestServer::start().await;
-    let [alice, bob] = server.users(["alice", "bob"]).await;
-    let room_id = room(&alice, json!({ "preset": "public_chat" })).await;
-    act(&bob, &room_id, "join", json!({})).await;
-    let root = say(&alice, &room_id, "root").await;
+    let Scene { _server, alice, bob, room_id, root } = Scene::new().await;
     send(&alice, &room_id, "m.room.message", "1", about("in the thread", "m.thread", &root)).await;
     let beside = send(&alice, &room_id, "m.room.message", "2", about("beside it", "m.reference", &root)).await;
     let reaction = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": beside, "key": "+1" } });
@@ -51,11 +67,7 @@ async fn a_thread_may_be_read_up_to_an_event_that_speaks_about_its_root() {
 
 #[tokio::test]
 async fn a_reaction_to_an_event_of_a_thread_is_in_the_thread_and_none_of_its_replies() {
-    let server = TestServer::start().await;
-    let [alice, bob] = server.users(["alice", "bob"]).await;
-    let room_id = room(&alice, json!({ "preset": "public_chat" })).await;
-    act(&bob, &room_id, "join", json!({})).await;
-    let root = say(&alice, &room_id, "root").await;
+    let Scene { _server, alice, bob, room_id, root } = Scene::new().await;
     let reply = send(&alice, &room_id, "m.room.message", "1", about("a reply", "m.thread", &root)).await;
     // Of a type that no default rule silences.
     let told = send(&alice, &room_id, "m.room.message", "2", about("about the reply", "m.reference", &reply)).await;
@@ -75,11 +87,7 @@ async fn a_reaction_to_an_event_of_a_thread_is_in_the_thread_and_none_of_its_rep
 /// Both are told, for they mean different things (MSC4102).
 #[tokio::test]
 async fn an_event_may_be_read_both_with_its_thread_and_with_the_room() {
-    let server = TestServer::start().await;
-    let [alice, bob] = server.users(["alice", "bob"]).await;
-    let room_id = room(&alice, json!({ "preset": "public_chat" })).await;
-    act(&bob, &room_id, "join", json!({})).await;
-    let root = say(&alice, &room_id, "root").await;
+    let Scene { _server, alice, bob, room_id, root } = Scene::new().await;
     let reply = send(&alice, &room_id, "m.room.message", "1", about("a reply", "m.thread", &root)).await;
 
     assert_eq!(reads(&alice, &room_id, &reply, None).await, 200);
@@ -98,11 +106,7 @@ async fn an_event_may_be_read_both_with_its_thread_and_with_the_room() {
 
 #[tokio::test]
 async fn a_message_redacted_before_it_was_read_is_not_unread_any_more() {
-    let server = TestServer::start().await;
-    let [alice, bob] = server.users(["alice", "bob"]).await;
-    let room_id = room(&alice, json!({ "preset": "public_chat" })).await;
-    act(&bob, &room_id, "join", json!({})).await;
-    let root = say(&alice, &room_id, "root").await;
+    let Scene { _server, alice, bob, room_id, root } = Scene::new().await;
     let mention = json!({ "msgtype": "m.text", "body": "you", "m.mentions": { "user_ids": [bob.user_id] } });
     let mention = send(&alice, &room_id, "m.room.message", "1", mention).await;
     let reply = send(&alice, &room_id, "m.room.message", "2", about("a reply", "m.thread", &root)).await;

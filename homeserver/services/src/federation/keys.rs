@@ -99,6 +99,12 @@ fn has_all(keys: &KeySet, ids: &BTreeSet<String>, needed: Needed, now_ms: u64) -
     ids.iter().all(|id| keys.get(id).is_some_and(is_good)) && (!ids.is_empty() || keys.values().any(is_good))
 }
 
+/// Those of these keys that are good; without ids, of all.
+fn good(keys: &KeySet, ids: &BTreeSet<String>, needed: Needed, now_ms: u64) -> PublicKeySet {
+    let good = keys.iter().filter(|(id, key)| (ids.is_empty() || ids.contains(*id)) && key.is_good(needed, now_ms));
+    good.map(|(id, key)| (id.clone(), key.public.clone())).collect()
+}
+
 /// Keys of servers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Keys(Arc<Inner>);
@@ -148,9 +154,7 @@ impl Keys {
                 keys = self.known(server).await?;
             }
         }
-        let now_ms = self.0.cx.clock.now_ms();
-        let good = keys.iter().filter(|(id, key)| (ids.is_empty() || ids.contains(*id)) && key.is_good(needed, now_ms));
-        Ok(good.map(|(id, key)| (id.clone(), key.public.clone())).collect())
+        Ok(good(&keys, ids, needed, self.0.cx.clock.now_ms()))
     }
 
     /// Check the signatures and hashes of events, in their order, on a thread that may take its time. Keys that are missing are
@@ -358,8 +362,7 @@ impl Keys {
 
     /// Ask the server itself, then the notaries. Holds the server's turn.
     async fn fetch(&self, server: &ServerName) -> Result<()> {
-        let direct = self.0.client.send_open(server, get_server_keys::v2::Request::new(), Terms::BRIEF.at_once()).await;
-        let mut problem = match direct.and_then(|response| self.check(server, response.server_key.json())) {
+        let mut problem = match self.ask_itself(server).await {
             Ok(answer) => return self.keep(server, answer).await,
             Err(problem) => problem,
         };
@@ -370,6 +373,13 @@ impl Keys {
             }
         }
         Err(problem)
+    }
+
+    /// What a server says of its own keys.
+    async fn ask_itself(&self, server: &ServerName) -> Result<Checked> {
+        let terms = Terms::BRIEF.at_once();
+        let answer = self.0.client.send_open(server, get_server_keys::v2::Request::new(), terms).await?;
+        self.check(server, answer.server_key.json())
     }
 
     async fn fetch_from(&self, notary: &ServerName, server: &ServerName) -> Result<Checked> {
@@ -401,15 +411,11 @@ impl Keys {
 
     /// What a notary signs with, in its own words: notaries asked about each other would wait for each other.
     async fn of_notary(&self, notary: &ServerName) -> Result<PublicKeySet> {
-        let now_ms = self.0.cx.clock.now_ms();
-        if !has_all(&*self.known(notary).await?, &BTreeSet::new(), Needed::Now, now_ms) {
-            let terms = Terms::BRIEF.at_once();
-            let answer = self.0.client.send_open(notary, get_server_keys::v2::Request::new(), terms).await?;
-            self.keep(notary, self.check(notary, answer.server_key.json())?).await?;
+        let (all, now_ms) = (BTreeSet::new(), self.0.cx.clock.now_ms());
+        if !has_all(&*self.known(notary).await?, &all, Needed::Now, now_ms) {
+            self.keep(notary, self.ask_itself(notary).await?).await?;
         }
-        let keys = self.known(notary).await?;
-        let good = keys.iter().filter(|(_, key)| key.is_good(Needed::Now, now_ms));
-        Ok(good.map(|(id, key)| (id.clone(), key.public.clone())).collect())
+        Ok(good(&*self.known(notary).await?, &all, Needed::Now, now_ms))
     }
 
     /// Whether an answer is `server`'s own: its name, and a signature with one of the keys it lists as in use.

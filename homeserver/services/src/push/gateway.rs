@@ -21,7 +21,7 @@ use futures_util::{StreamExt as _, future::BoxFuture, stream};
 use room::{auth::facts::field, event::kind};
 use ruma::UserId;
 use serde_json::{Value, json};
-use storage::{events::flags, pushers as table, pushers::Pusher, timeline as stream_table};
+use storage::{pushers as table, pushers::Pusher, timeline as stream_table};
 use tokio::sync::Notify as Bell;
 
 use self::outlet::Outlet;
@@ -29,7 +29,7 @@ use super::FORGET_PUSHERS;
 use crate::{
     Context, Result,
     notify::Whisper,
-    push_rules::{Outcome, Reader, Rules},
+    push_rules::Outcome,
     timeline::{Timeline, events::Stored, now::RoomNow},
 };
 
@@ -70,7 +70,6 @@ struct State {
 #[derive(Debug)]
 struct Inner {
     cx: Context,
-    rules: Rules,
     timeline: Timeline,
     unread: Arc<dyn Unread>,
     outlet: Arc<dyn Outlet>,
@@ -97,14 +96,8 @@ struct Delivery {
 impl Gateway {
     /// Make the worker; [`Gateway::run`] works until the last clone is gone.
     #[must_use]
-    pub fn new(
-        cx: Context,
-        rules: Rules,
-        timeline: Timeline,
-        unread: Arc<dyn Unread>,
-        outlet: Arc<dyn Outlet>,
-    ) -> Self {
-        let inner = Inner { cx, rules, timeline, unread, outlet, state: Mutex::default(), bell: Bell::new() };
+    pub fn new(cx: Context, timeline: Timeline, unread: Arc<dyn Unread>, outlet: Arc<dyn Outlet>) -> Self {
+        let inner = Inner { cx, timeline, unread, outlet, state: Mutex::default(), bell: Bell::new() };
         let gateway = Self(Arc::new(inner));
         let weak = Arc::downgrade(&gateway.0);
         gateway.0.cx.notify.on_change(move |change| {
@@ -243,15 +236,9 @@ impl Gateway {
     }
 
     async fn outcome(&self, event: &Stored, now: &RoomNow, user_nid: i64) -> Result<Option<Outcome>> {
-        if event.has(flags::REDACTED) {
-            return Ok(None);
-        }
         let ids = self.0.cx.numbers.user_names(&[user_nid]).await?;
         let Some(user_id) = ids.get(&user_nid).and_then(|id| UserId::parse(&**id).ok()) else { return Ok(None) };
-        let facts = self.0.timeline.push_facts(now, event).await?;
-        let display_name = self.0.timeline.display_name(now, &user_id).await?;
-        let reader = Reader { user_nid, user_id: &user_id, display_name: display_name.as_deref() };
-        self.0.rules.outcome(&event.pdu, &facts, reader).await
+        self.0.timeline.outcome(now, event, user_nid, &user_id).await
     }
 
     /// Send a pusher its notifications, in order; the first failure ends it.

@@ -5,15 +5,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use storage::{events::flags, timeline as table};
+use storage::timeline as table;
 
 use super::Push;
-use crate::{
-    Result,
-    accounts::User,
-    push_rules::{Outcome, Reader},
-    timeline::events::Stored,
-};
+use crate::{Result, accounts::User, push_rules::Outcome, timeline::events::Stored};
 
 /// Events judged for one page.
 const EVENTS_JUDGED_MAX: i64 = 500;
@@ -85,15 +80,7 @@ impl Push {
     }
 
     async fn judged(&self, user: &User, event: &Stored) -> Result<Option<Outcome>> {
-        if event.has(flags::REDACTED) {
-            return Ok(None);
-        }
         let now = self.timeline.now(event.room_nid).await?;
-        let facts = self.timeline.push_facts(&now, event).await?;
-        let display_name = self.timeline.display_name(&now, &user.user_id).await?;
-        let display_name = display_name.as_deref();
-        self.rules
-            .outcome(&event.pdu, &facts, Reader { user_nid: user.nid, user_id: &user.user_id, display_name })
-            .await
+        self.timeline.outcome(&now, event, user.nid, &user.user_id).await
     }
 }

@@ -28,6 +28,9 @@ use crate::{
     timeline::{events::Stored, now::RoomNow},
 };
 
+/// Names, in the content of a join of a room with restricted access, who vouches for it.
+pub const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
+
 /// An event for another server to complete.
 #[derive(Debug, Clone)]
 pub struct Template {
@@ -74,7 +77,7 @@ impl Resident {
         if membership == MembershipState::Join
             && let Some(authoriser) = self.authoriser(&now, user).await?
         {
-            content["join_authorised_via_users_server"] = authoriser.as_str().into();
+            content[AUTHORISED_VIA] = authoriser.as_str().into();
         }
         let content = to_raw_value(&content).map_err(Error::internal)?;
         let draft = Draft::state(kind::MEMBER, user.as_str(), user.to_owned(), content);
@@ -211,7 +214,7 @@ impl Resident {
         let authoriser = object
             .get("content")
             .and_then(|content| content.as_object())
-            .and_then(|content| content.get("join_authorised_via_users_server"))
+            .and_then(|content| content.get(AUTHORISED_VIA))
             .and_then(|user| user.as_str())
             .and_then(|user| UserId::parse(user).ok());
         if !now.rules.signatures.check_join_authorised_via_users_server

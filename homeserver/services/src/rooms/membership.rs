@@ -18,12 +18,9 @@ use storage::{
 
 use super::{Rooms, is_present_here, may_speak, not_in_room};
 use crate::{
-    Error, Result, accounts::User, error::Code, notify::Whisper, sync::watch::FORGET_MEMBERSHIPS,
-    timeline::now::RoomNow,
+    Error, Result, accounts::User, error::Code, notify::Whisper, resident::AUTHORISED_VIA,
+    sync::watch::FORGET_MEMBERSHIPS, timeline::now::RoomNow,
 };
-
-/// Names who vouches for a join of a room with restricted access.
-const AUTHORISED_VIA: &str = "join_authorised_via_users_server";
 
 /// Further content of a member event: `reason`, and whatever else the client sent.
 pub type Extra = Map<String, Value>;

@@ -7,7 +7,11 @@
 //!
 //! Source: Client-Server API, "Syncing" (`GET /initialSync`, `GET /events`), "Room previews".
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use room::event::{RoomIdShown, kind};
 use ruma::{RoomId, presence::PresenceState};
@@ -21,7 +25,7 @@ use crate::{
     Error, Result,
     accounts::User,
     reading::{Access, Right, reader},
-    timeline::now::RoomNow,
+    timeline::{events::Stored, now::RoomNow},
     view::{Options, Shown},
 };
 
@@ -95,7 +99,7 @@ impl Sync {
         let listed = self.listed(rooms.join.keys()).await?;
         let mut infos = Vec::new();
         for (room_id, joined) in rooms.join {
-            let messages = joined.timeline.into_chunk(&room_id, &next_batch)?;
+            let messages = Some(joined.timeline.into_chunk(&room_id, &next_batch)?);
             let visibility = Some(visibility(listed.contains(&room_id)));
             let state = within(joined.state_after.unwrap_or_default().events, &room_id)?;
             let account_data = joined.account_data.events;
@@ -111,7 +115,7 @@ impl Sync {
         for (room_id, left) in rooms.leave {
             let own = left.timeline.events.iter().rfind(|event| is_member_event(event, user.user_id.as_str()));
             let membership = own.map_or_else(|| "leave".to_owned(), |event| membership(event));
-            let messages = left.timeline.into_chunk(&room_id, &next_batch)?;
+            let messages = Some(left.timeline.into_chunk(&room_id, &next_batch)?);
             let state = within(left.state_after.unwrap_or_default().events, &room_id)?;
             infos.push(RoomInfo { room_id, membership: Some(membership), messages, state, ..RoomInfo::default() });
         }
@@ -119,7 +123,7 @@ impl Sync {
     }
 
     /// Those of these rooms that the list of this server has.
-    async fn listed<'a>(&self, room_ids: impl Iterator<Item = &'a String>) -> Result<Vec<String>> {
+    async fn listed<'a>(&self, room_ids: impl Iterator<Item = &'a String>) -> Result<HashSet<String>> {
         let mut ids: BTreeMap<i64, &String> = BTreeMap::new();
         for id in room_ids {
             let room_id = <&RoomId>::try_from(id.as_str()).map_err(Error::internal)?;
@@ -150,10 +154,7 @@ impl Sync {
             typing: self.from.typing.serial(),
             presence: self.from.presence.serial(),
         };
-        if from.is_some_and(|from| from.pos > now.pos) {
-            // The token is of an instance that has heard more than this one.
-            self.cx.notify.repair().await?;
-        }
+        self.catch_up_with(from).await?;
         let start = from.unwrap_or(now);
         let (mut at, mut stretches) = (start, 0);
         loop {
@@ -200,9 +201,10 @@ impl Sync {
         if until == at.pos || (access.now.last_pos > 0 && access.now.last_pos <= at.pos) {
             return Ok((Vec::new(), end));
         }
-        let shown = self.stretch(at.pos, until, |event| event.event.room_nid == access.now.nid).await?;
-        let seen = self.from.reading.visible(&access, shown.iter().map(|one| Arc::clone(&one.event)).collect()).await?;
-        let shown: Vec<Shown> = shown.into_iter().filter(|one| seen.iter().any(|e| e.nid == one.event.nid)).collect();
+        let mut shown = self.stretch(at.pos, until, |event| event.event.room_nid == access.now.nid).await?;
+        let events = shown.iter().map(|one| Arc::clone(&one.event)).collect();
+        let seen = self.from.reading.visible_nids(&access, events).await?;
+        shown.retain(|one| seen.contains(&one.event.nid));
         Ok((self.from.view.render(&access.reader, &shown, OPTIONS).await?, end))
     }
 
@@ -256,16 +258,16 @@ impl Sync {
         let is_theirs =
             |one: &Shown| nows.contains_key(&one.event.room_nid) || one.event.pdu.is_state(kind::MEMBER, own);
         let mut shown = self.stretch(since, until, is_theirs).await?;
-        for now in nows.values() {
-            let of_room = shown.iter().filter(|one| one.event.room_nid == now.nid);
-            let events: Vec<_> = of_room.map(|one| Arc::clone(&one.event)).collect();
-            if events.is_empty() {
-                continue;
-            }
-            let access = Access { now: Arc::clone(now), reader: reader(user), right: Right::Joined };
-            let seen = self.from.reading.visible(&access, events).await?;
-            shown.retain(|one| one.event.room_nid != now.nid || seen.iter().any(|e| e.nid == one.event.nid));
+        let mut of_rooms: BTreeMap<i64, Vec<Arc<Stored>>> = BTreeMap::new();
+        for one in shown.iter().filter(|one| nows.contains_key(&one.event.room_nid)) {
+            of_rooms.entry(one.event.room_nid).or_default().push(Arc::clone(&one.event));
         }
+        let mut seen = HashSet::new();
+        for (room_nid, events) in of_rooms {
+            let access = Access { now: Arc::clone(&nows[&room_nid]), reader: reader(user), right: Right::Joined };
+            seen.extend(self.from.reading.visible_nids(&access, events).await?);
+        }
+        shown.retain(|one| !nows.contains_key(&one.event.room_nid) || seen.contains(&one.event.nid));
         self.from.view.render(&reader(user), &shown, OPTIONS).await
     }
 
@@ -312,8 +314,8 @@ fn request(user: &User) -> Request {
 }
 
 impl super::rooms::Timeline {
-    fn into_chunk(self, room_id: &str, end: &str) -> Result<Option<Chunk>> {
-        Ok(Some(Chunk { start: self.prev_batch, end: end.to_owned(), chunk: within(self.events, room_id)? }))
+    fn into_chunk(self, room_id: &str, end: &str) -> Result<Chunk> {
+        Ok(Chunk { start: self.prev_batch, end: end.to_owned(), chunk: within(self.events, room_id)? })
     }
 }
 

@@ -9,12 +9,12 @@ use futures_util::future::BoxFuture;
 use quick_cache::sync::Cache;
 use room::{auth::facts, event::kind};
 use ruma::UserId;
-use storage::timeline::PushItem;
+use storage::{events::flags, timeline::PushItem};
 
 use super::{Timeline, effects, events::Stored, now::RoomNow};
 use crate::{
     Result,
-    push_rules::{Called, Judgement, Names, RoomFacts},
+    push_rules::{Called, Judgement, Names, Outcome, Reader, RoomFacts},
 };
 
 /// States whose members' names are remembered.
@@ -85,7 +85,7 @@ impl Timeline {
             }
         }
         // What was redacted before it came says nothing to anybody.
-        if pdu.is_create() || event.has(storage::events::flags::REDACTED) {
+        if pdu.is_create() || event.has(flags::REDACTED) {
             return Ok(Notified::default());
         }
         let facts = self.push_facts(now, event).await?;
@@ -93,11 +93,28 @@ impl Timeline {
         Ok(Notified { by_default: judgement.default_notifies, judgement })
     }
 
-    /// What push rules look at, of a room as it is now.
+    /// What one user's rules say of an event in a room as it is now; `None` when it does not notify, as one that was redacted.
     ///
     /// # Errors
     /// The database's.
-    pub async fn push_facts(&self, now: &RoomNow, event: &Stored) -> Result<RoomFacts> {
+    pub async fn outcome(
+        &self,
+        now: &RoomNow,
+        event: &Stored,
+        user_nid: i64,
+        user_id: &UserId,
+    ) -> Result<Option<Outcome>> {
+        if event.has(flags::REDACTED) {
+            return Ok(None);
+        }
+        let facts = self.push_facts(now, event).await?;
+        let display_name = self.display_name(now, user_id).await?;
+        let reader = Reader { user_nid, user_id, display_name: display_name.as_deref() };
+        self.rules.outcome(&event.pdu, &facts, reader).await
+    }
+
+    /// What push rules look at, of a room as it is now.
+    async fn push_facts(&self, now: &RoomNow, event: &Stored) -> Result<RoomFacts> {
         Ok(RoomFacts {
             room_id: now.room_id.clone(),
             member_count: u64::try_from(now.inhabitants.joined).unwrap_or(0),

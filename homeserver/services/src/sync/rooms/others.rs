@@ -20,8 +20,11 @@ impl Answer<'_> {
         let ignored = self.sync.from.ignored.of(self.request.user.nid).await?;
         for (nid, event_nid) in &memberships.invited {
             let invitation = self.sync.from.timeline.events.by_nid(*event_nid).await?;
+            if ignored.contains(&invitation.pdu.sender) {
+                continue;
+            }
             let (room_id, state) = self.stripped(*nid, *event_nid).await?;
-            if wants(&room_id) && !ignored.contains(&invitation.pdu.sender) {
+            if wants(&room_id) {
                 rooms.invite.insert(room_id, Invited { invite_state: state });
             }
         }
@@ -110,12 +113,7 @@ impl Answer<'_> {
         }
         let (timeline, state) = self.written(draft).await?;
         let mut left = Left { timeline, ..Left::default() };
-        let place = match (self.request.use_state_after, self.request.is_unstable_state_after) {
-            (true, true) => &mut left.unstable_state_after,
-            (true, false) => &mut left.state_after,
-            (false, _) => &mut left.state,
-        };
-        *place = Some(state);
+        *self.state_place([&mut left.state, &mut left.state_after, &mut left.unstable_state_after]) = Some(state);
         Ok(left)
     }
 

@@ -1,6 +1,6 @@
 //! Which of a room's newest events the user is shown, and who came and went among all of them.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use room::{auth::facts, event::kind};
 use ruma::{UserId, events::room::member::MembershipState};
@@ -61,8 +61,7 @@ impl Answer<'_> {
         }
         let access = Access { now: Arc::clone(&draft.now), reader: reader(&self.request.user), right: right.clone() };
         let events = earlier.iter().map(|e| Arc::clone(&e.event)).collect();
-        let seen = self.sync.from.reading.visible(&access, events).await?;
-        let seen: HashSet<i64> = seen.into_iter().map(|event| event.nid).collect();
+        let seen = self.sync.from.reading.visible_nids(&access, events).await?;
         let mut at = 0;
         draft.events.retain(|e| {
             at += 1;

@@ -79,14 +79,20 @@ impl Answer<'_> {
         }
         joined.timeline = self.timeline(draft, reader, parts, around)?;
         let state = Events { events: self.sync.from.view.render_within(reader, &parts.state, AS_STATE, around)? };
-        let place = match (self.request.use_state_after, self.request.is_unstable_state_after) {
-            (true, true) => &mut joined.unstable_state_after,
-            (true, false) => &mut joined.state_after,
-            // Older clients read every part of a room unasked, so empty lists are written out.
-            (false, _) => &mut joined.state,
-        };
-        *place = Some(state);
+        let places = [&mut joined.state, &mut joined.state_after, &mut joined.unstable_state_after];
+        // Older clients read every part of a room unasked, so empty lists are written out.
+        *self.state_place(places) = Some(state);
         Ok(joined)
+    }
+
+    /// Where in a room the client looks for its state: of `state`, `state_after` and the name that had before it was stable.
+    pub(super) fn state_place<'p>(&self, places: [&'p mut Option<Events>; 3]) -> &'p mut Option<Events> {
+        let [state, after, unstable_after] = places;
+        match (self.request.use_state_after, self.request.is_unstable_state_after) {
+            (true, true) => unstable_after,
+            (true, false) => after,
+            (false, _) => state,
+        }
     }
 
     /// A room the user is not in any more: its timeline and state.
